@@ -1,0 +1,107 @@
+# make help lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+.DEFAULT_GOAL := all
+
+# The tools, each at one version, built into .tools.
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+BUF := github.com/bufbuild/buf/cmd/buf@v1.75.0
+PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+
+TOOLS := $(CURDIR)/.tools
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PLUGINS := ping echo serverinfo usercount listcommands
+FUZZTIME ?= 10s
+
+.PHONY: all
+all: build test lint ## Build, test and lint (the default)
+
+.PHONY: help
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: build
+build: need-gcc ## Build the server and the plugins into bin
+	CGO_ENABLED=1 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/plugboard ./cmd/plugboard
+	for p in $(PLUGINS); do CGO_ENABLED=0 go build -trimpath -o bin/plugins/$$p ./plugins/$$p; done
+
+.PHONY: run
+run: build ## Build and start a server on 127.0.0.1:8080, data in ./data
+	exec bin/plugboard serve
+
+.PHONY: test
+test: need-gcc ## All tests, with the race detector, in random order
+	CGO_ENABLED=1 go test -race -shuffle=on -cover ./...
+
+.PHONY: script
+script: need-gcc ## Only the whole-system scenarios
+	CGO_ENABLED=1 go test -race -run Script ./cmd/plugboard
+
+.PHONY: bench
+bench: need-gcc ## The benchmarks
+	go test -run '^$$' -bench . -benchmem ./core/... ./sdk/...
+
+.PHONY: cover
+cover: need-gcc ## Coverage per function
+	go test -coverprofile=coverage.out ./...
+	go tool cover -func=coverage.out
+
+.PHONY: fuzz
+fuzz: need-gcc ## Every fuzz target for FUZZTIME
+	grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/:func /\t/' | while read -r file name; do \
+	  go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; done
+
+.PHONY: lint
+lint: need-gcc $(TOOLS)/golangci-lint $(TOOLS)/staticcheck ## gofmt, vet, staticcheck, golangci-lint, govulncheck
+	test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
+	go vet ./...
+	$(TOOLS)/staticcheck ./...
+	$(TOOLS)/golangci-lint run
+	@if curl -fsS -m 10 -o /dev/null https://vuln.go.dev/index/db.json; then $(MAKE) vuln; \
+	else echo '*** SKIPPED: govulncheck, its database is not reachable from here ***'; fi
+
+.PHONY: vuln
+vuln: $(TOOLS)/govulncheck ## Known vulnerabilities
+	$(TOOLS)/govulncheck ./...
+
+.PHONY: generate
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Generated code anew
+	cd sdk/pluginpb && PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate --template ../../buf.gen.yaml -o ../..
+	go test ./config -run Example -update
+
+.PHONY: check-generate
+check-generate: generate ## Fail when generated code is not current
+	git diff --exit-code -- sdk/pluginpb config
+
+.PHONY: tidy-check
+tidy-check: ## Fail when go.mod is not tidy
+	go mod tidy -diff
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin .tools coverage.out
+
+.PHONY: need-gcc
+need-gcc:
+	@command -v gcc >/dev/null || { \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y gcc libc6-dev; \
+	  else echo '*** MISSING: gcc (SQLite and the race detector need it) ***' >&2; exit 1; fi; }
+
+install = GOBIN=$(TOOLS) CGO_ENABLED=0 go install $(1)
+$(TOOLS)/golangci-lint: Makefile
+	$(call install,$(GOLANGCI_LINT)) && touch $@
+$(TOOLS)/staticcheck: Makefile
+	$(call install,$(STATICCHECK)) && touch $@
+$(TOOLS)/govulncheck: Makefile
+	$(call install,$(GOVULNCHECK)) && touch $@
+$(TOOLS)/buf: Makefile
+	$(call install,$(BUF)) && touch $@
+$(TOOLS)/protoc-gen-go: Makefile
+	$(call install,$(PROTOC_GEN_GO)) && touch $@
+$(TOOLS)/protoc-gen-go-grpc: Makefile
+	$(call install,$(PROTOC_GEN_GO_GRPC)) && touch $@
