@@ -12,12 +12,12 @@ import (
 )
 
 // newBundle makes a signed bundle of bob's with a fresh encryption key.
-func newBundle(t testing.TB, seed byte, version uint64) *e2ee.Bundle {
-	t.Helper()
+func newBundle(tb testing.TB, seed byte, version uint64) *e2ee.Bundle {
+	tb.Helper()
 	u := user{Seed: bytes.Repeat([]byte{seed}, 32)}
 	key, err := e2ee.GenerateEncryptionKey()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	b := &e2ee.Bundle{UserID: "bob", PublicKey: public(u.identity()), EncryptionKey: key.PublicKey().Bytes(),
 		KeyVersion: version, CreatedAt: "2026-01-31T11:00:00.000Z"}

@@ -16,11 +16,11 @@ import (
 	"github.com/plugboard/plugboard/sdk/wire"
 )
 
-func newIdentity(t testing.TB) ed25519.PrivateKey {
-	t.Helper()
+func newIdentity(tb testing.TB) ed25519.PrivateKey {
+	tb.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return private
 }
@@ -30,12 +30,12 @@ func public(identity ed25519.PrivateKey) ed25519.PublicKey {
 }
 
 // newPair makes a sender, a recipient's key and the header of a message between them.
-func newPair(t testing.TB) (*e2ee.Header, ed25519.PrivateKey, *ecdh.PrivateKey) {
-	t.Helper()
-	sender, recipient := newIdentity(t), newIdentity(t)
+func newPair(tb testing.TB) (*e2ee.Header, ed25519.PrivateKey, *ecdh.PrivateKey) {
+	tb.Helper()
+	sender, recipient := newIdentity(tb), newIdentity(tb)
 	key, err := e2ee.GenerateEncryptionKey()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &e2ee.Header{From: "alice", To: "bob", ID: "m-1", Timestamp: "2026-01-31T12:00:00.000Z", KeyVersion: 1,
 		Sender: public(sender), Recipient: public(recipient), EncryptionKey: key.PublicKey().Bytes()}, sender, key

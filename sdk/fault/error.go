@@ -90,8 +90,7 @@ func CodeOf(err error) Code {
 	if err == nil {
 		return ""
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return Internal
@@ -101,8 +100,7 @@ func CodeOf(err error) Code {
 // as it is; anything else becomes [Internal] with reference, under which the
 // caller logs the cause.
 func From(err error, reference string) *Error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return New(Internal, "Something went wrong on the server; quote reference "+reference+" to its operator.").WithCause(err)

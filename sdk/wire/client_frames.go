@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math"
 	"strconv"
 	"unicode/utf8"
 
@@ -263,7 +264,7 @@ func (d *Direct) Validate() error {
 		c.that(validBinary(d.EncryptedKey, 112, 112), "encrypted_key", "must be 112 bytes in canonical base64")
 		c.that(validBinary(d.EncryptionNonce, 12, 12), "encryption_nonce", "must be 12 bytes in canonical base64")
 		c.that(validSignature(d.Signature), "signature", "must be 64 bytes in canonical base64")
-		c.that(validBinary(d.Content, 48, MaxInteger), "content", "must be at least 48 bytes in canonical base64")
+		c.that(validBinary(d.Content, 48, math.MaxInt), "content", "must be at least 48 bytes in canonical base64")
 	}
 	return c.err
 }

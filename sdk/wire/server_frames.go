@@ -79,7 +79,7 @@ type ErrorFrame struct {
 
 // The codes of a [Notice].
 const (
-	NoticeTokenExpiring   = "token_expiring"
+	NoticeTokenExpiring   = "token_expiring" //nolint:gosec // a code, not a credential
 	NoticeDraining        = "draining"
 	NoticeCommandsChanged = "commands_changed"
 )
