@@ -6,6 +6,7 @@ package telemetry
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -99,13 +100,9 @@ func (h *Health) checks(ready bool) map[string]Check {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := make(map[string]Check, len(h.live)+len(h.ready))
-	for name, c := range h.live {
-		all[name] = c
-	}
+	maps.Copy(all, h.live)
 	if ready {
-		for name, c := range h.ready {
-			all[name] = c
-		}
+		maps.Copy(all, h.ready)
 	}
 	return all
 }
