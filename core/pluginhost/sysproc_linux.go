@@ -1,0 +1,28 @@
+package pluginhost
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// childAttributes gives a plugin a process group of its own and has the kernel
+// kill it when the thread that started it ends, however it ends.
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// reap waits for the child's exit, ends what it left in its group, and only then
+// takes its exit status: as long as nobody has, neither its process id nor its
+// group's can belong to anybody else.
+func (p *process) reap(pid int) {
+	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), syscall.EINTR) {
+		continue
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = syscall.Kill(-pid, syscall.SIGKILL) // nobody left is no error
+	_ = p.cmd.Wait()                        // the exit status is read from ProcessState
+	p.reaped = true
+}
