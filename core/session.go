@@ -62,10 +62,8 @@ type Session struct {
 	Outbox      Outbox
 	Calls       *Calls
 
-	// expiry is the end of the newest token, in Unix nanoseconds.
-	expiry atomic.Int64
-	// issued is the begin of the newest token, in Unix nanoseconds.
-	issued atomic.Int64
+	// token is whom the newest token spoke for, and when.
+	token atomic.Pointer[Principal]
 
 	// Delivered is the seq up to which stored messages were queued on this
 	// connection. Owned by delivery.
@@ -90,21 +88,26 @@ func (s *Session) UserID() string { return s.Principal.UserID }
 
 // TokenTimes are the begin and end of the newest token.
 func (s *Session) TokenTimes() (issued, expires time.Time) {
-	return time.Unix(0, s.issued.Load()), time.Unix(0, s.expiry.Load())
+	p := s.token.Load()
+	return p.IssuedAt, p.ExpiresAt
 }
 
-// Renew takes the times of a fresh token of the same user. It may be called from
+// SessionID is the session of the newest token: a fresh token comes from a
+// sign-in of its own, and it is the newest one's revocation that ends the
+// connection.
+func (s *Session) SessionID() string { return s.token.Load().SessionID }
+
+// Renew puts a fresh token of the same user in place of the former. It may be called from
 // any goroutine.
 func (s *Session) Renew(p Principal) {
-	s.issued.Store(p.IssuedAt.UnixNano())
-	s.expiry.Store(p.ExpiresAt.UnixNano())
+	s.token.Store(&p)
 }
 
 // Caller is the session as plugins see it.
 func (s *Session) Caller() Caller {
 	return Caller{
 		UserID: s.Principal.UserID, Username: s.Principal.Username, Roles: s.Principal.Roles,
-		SessionID: s.Principal.SessionID, RemoteAddr: s.Remote.Addr, Surface: SurfaceWebSocket,
+		SessionID: s.SessionID(), RemoteAddr: s.Remote.Addr, Surface: SurfaceWebSocket,
 	}
 }
 

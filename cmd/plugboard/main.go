@@ -80,7 +80,7 @@ a plugin: an executable in the plugins directory, run as a process of its own.`,
 	var o clientOptions
 	root.AddCommand(
 		newServe(), newConfig(),
-		newRegister(&o), newCall(&o), newSend(&o), newChat(&o), newListen(&o), newBroadcast(&o),
+		newRegister(&o), newCall(&o), newSend(&o), newChat(&o), newListen(&o), newBroadcast(&o), newUsers(&o),
 	)
 	return root
 }

@@ -20,7 +20,8 @@ import (
 // storage, after which the same answer may be sent again.
 func (s *Service) SignIn(ctx context.Context, r *wire.LoginRequest, remote core.Remote) (wire.SignIn, error) {
 	key, now := addressKey(remote.Addr)+" "+r.UserID, s.o.Now()
-	answer, err := wire.SignIn{}, error(nil)
+	var answer wire.SignIn
+	var err error
 	// The token is taken before the work, so that parallel attempts count too, and
 	// given back when nobody failed to prove who they are.
 	if ok, retry := s.failed.Allow(key, now); !ok {

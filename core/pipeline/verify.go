@@ -78,12 +78,9 @@ func (v verifier) direct(ctx context.Context, r *core.Request, f *wire.Direct) e
 // sealed computes the digest of a sealed message and checks its key version and
 // signature.
 func (v verifier) sealed(r *core.Request, f *wire.Direct) error {
-	current := r.Recipient.Current().Version
-	stale := fault.Newf(fault.KeyVersion, "Member \"key_version\" is not a version that %q accepts now; fetch the key bundle, verify it and seal anew under the same id.", f.To).
-		WithDetails(map[string]uint64{"key_version": current})
 	key, known := r.Recipient.Key(f.KeyVersion)
 	if !known {
-		return stale
+		return staleKey(r.Recipient)
 	}
 	parts, err := f.Sealed()
 	if err != nil {
@@ -97,12 +94,19 @@ func (v verifier) sealed(r *core.Request, f *wire.Direct) error {
 	transcript := envelope.Transcript(header.Hash())
 	r.Message.Digest = sha256.Sum256(transcript)
 	if !r.Recipient.Accepts(f.KeyVersion, v.now()) {
-		return stale
+		return staleKey(r.Recipient)
 	}
 	if !e2ee.Verify(r.Session.Identity.PublicKey, transcript, parts.Signature) {
 		return fault.New(fault.InvalidSignature, "Member \"signature\" does not verify over this message with your identity key.")
 	}
 	return nil
+}
+
+// staleKey refuses a message sealed to a version that the recipient does not
+// accept now, with the current one as a hint.
+func staleKey(recipient *core.Account) error {
+	return fault.Newf(fault.KeyVersion, "Member \"key_version\" is not a version that %q accepts now; fetch the key bundle, verify it and seal anew under the same id.", recipient.ID).
+		WithDetails(map[string]uint64{"key_version": recipient.Current().Version})
 }
 
 // unlessRepeated answers a message that is about to be refused as the first time

@@ -98,6 +98,12 @@ func (r *Router) auth(ctx context.Context, req *core.Request, f *wire.Auth) erro
 		return fault.New(fault.Forbidden, "The token is another user's; a connection keeps its user.")
 	}
 	req.Session.Renew(p)
+	// Whoever revoked the token between the look and the renewal did not find this
+	// session under it.
+	if _, err := r.Tokens.Authenticate(ctx, f.Token); err != nil {
+		req.Session.Outbox.Close(wire.CloseTokenRevoked)
+		return err
+	}
 	r.ack(req, &wire.Ack{Status: wire.StatusOK})
 	return nil
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/sdk/wire"
@@ -44,4 +45,15 @@ func (h hostServices) ListUsers(ctx context.Context, after string, limit int) ([
 // ListCommands is what the caller may run.
 func (h hostServices) ListCommands(_ context.Context, caller core.Caller) ([]wire.CommandInfo, error) {
 	return h.commands.List(caller), nil
+}
+
+// ConnectedSince says who of some users is connected to this node, and since when.
+func (h hostServices) ConnectedSince(_ context.Context, userIDs []string) (map[string]time.Time, error) {
+	since := make(map[string]time.Time, len(userIDs))
+	for _, id := range userIDs {
+		if sessions := h.hub.Of(id); len(sessions) > 0 {
+			since[id] = sessions[0].ConnectedAt
+		}
+	}
+	return since, nil
 }

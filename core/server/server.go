@@ -188,7 +188,7 @@ func (s *Server) buildTransport(chain core.Handler, authLimit, messages *limit.K
 // closeRevoked ends the live connections of a revoked session.
 func (s *Server) closeRevoked(userID, sessionID string) {
 	for _, session := range s.hub.Of(userID) {
-		if session.Principal.SessionID == sessionID {
+		if session.SessionID() == sessionID {
 			session.Outbox.Close(wire.CloseTokenRevoked)
 		}
 	}

@@ -19,7 +19,7 @@ const (
 )
 
 const (
-	passiveSQL  = `PRAGMA wal_checkpoint(PASSIVE)`
+	passiveSQL  = `PRAGMA wal_checkpoint(PASSIVE)` //nolint:gosec // no password
 	truncateSQL = `PRAGMA wal_checkpoint(TRUNCATE)`
 )
 

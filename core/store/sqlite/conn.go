@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -146,7 +147,7 @@ func pragma(c *sqlite3.SQLiteConn, name string) (string, error) {
 	}
 	defer func() { _ = rows.Close() }() // what it could tell, Next told
 	row := make([]driver.Value, len(rows.Columns()))
-	if err := rows.Next(row); err == io.EOF || len(row) == 0 {
+	if err := rows.Next(row); errors.Is(err, io.EOF) || len(row) == 0 {
 		return "", fmt.Errorf("read pragma %s: no answer", name)
 	} else if err != nil {
 		return "", fmt.Errorf("read pragma %s: %w", name, err)

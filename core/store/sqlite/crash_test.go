@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,7 +33,7 @@ func runAppender(path string) int {
 		return 1
 	}
 	for _, id := range crashRecipients {
-		if err := createUser(ctx, s, id); err != nil && err != core.ErrExists {
+		if err := createUser(ctx, s, id); err != nil && !errors.Is(err, core.ErrExists) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
