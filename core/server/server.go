@@ -177,7 +177,7 @@ func (s *Server) buildTransport(chain core.Handler, authLimit, messages *limit.K
 		Rate: l.MessagesPerSecond, Burst: float64(l.Burst),
 		SignIns: s.identity, Tokens: s.identity, Keys: s.identity, Mailboxes: s.store, Sessions: s.store, Commands: s.commands,
 		Hub: s.hub, Delivery: s.delivery, Handler: chain, Health: s.health, AuthLimit: authLimit, MessageLimit: messages,
-		Version: s.version, Node: s.node, Now: time.Now, Logger: s.log, Registerer: s.registry,
+		OnFatal: s.fail, Version: s.version, Node: s.node, Now: time.Now, Logger: s.log, Registerer: s.registry,
 	})
 	if c.AdminListen != "" {
 		s.admin = admin.New(admin.Options{Listen: c.AdminListen, Health: s.health, Metrics: s.registry, Logger: s.log})

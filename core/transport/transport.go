@@ -99,6 +99,10 @@ type Options struct {
 	// user, from the same bucket as frames.
 	AuthLimit, MessageLimit Limiter
 
+	// OnFatal is told when the listener fails: a server that nobody can reach should
+	// end. It must not block. nil is nobody.
+	OnFatal func(error)
+
 	Version, Node string
 	Now           func() time.Time
 	Logger        zerolog.Logger
@@ -178,6 +182,9 @@ func (t *Transport) Start(ctx context.Context) error {
 		}
 		if err := serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			t.Logger.Error().Err(err).Msg("Listener failed")
+			if t.OnFatal != nil {
+				t.OnFatal(fmt.Errorf("accept connections: %w", err))
+			}
 		}
 	})
 	pacing, stop := context.WithCancel(context.Background())
