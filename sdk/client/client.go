@@ -127,6 +127,9 @@ func signedHost(u *url.URL) string {
 // has come, or with the reason why it cannot. Afterwards the connection comes back
 // by itself until Close, or until the server says not to.
 func (c *Client) Connect(ctx context.Context) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
 	c.mu.Lock()
 	if c.started {
 		c.mu.Unlock()
@@ -157,6 +160,7 @@ func (c *Client) Welcome() wire.Welcome {
 func (c *Client) Close() error {
 	c.cancel(ErrClosed)
 	c.tasks.Wait()
+	c.inbox.end(context.Cause(c.ctx)) // where Connect never came so far
 	c.http.CloseIdleConnections()
 	return nil
 }

@@ -77,6 +77,9 @@ func newInbox(size int) *inbox { return &inbox{size: size, wake: make(chan struc
 func (b *inbox) begin(w *wire.Welcome) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.known && w.LastSeq < b.last && len(b.frames) == 0 {
+		b.last, b.behind = w.AckedSeq, false // the server lost what it had, and counts anew
+	}
 	if !b.known || w.AckedSeq > b.last && len(b.frames) == 0 && !b.behind {
 		b.last, b.known = w.AckedSeq, true
 	}
@@ -150,7 +153,7 @@ func (b *inbox) refill(page []*wire.Direct, g *gap) {
 		b.behind = b.missed != g.missed
 	}
 	for _, d := range page {
-		if d.Seq == b.last+1 {
+		if d.Seq > b.last { // what the server no longer has does not stop what it has
 			b.last = d.Seq
 			b.frames = append(b.frames, d)
 		}
@@ -238,7 +241,7 @@ func (c *Client) nextFrame(ctx context.Context) (wire.Frame, error) {
 			page, err := c.fetch(ctx, gap.after)
 			if err != nil {
 				c.log.Info("Mailbox could not be read", "error", err)
-				if err := sleep(ctx, backoff(0)); err != nil {
+				if err := c.sleep(ctx, backoff(0)); err != nil {
 					return nil, err
 				}
 				continue
@@ -254,7 +257,7 @@ func (c *Client) nextFrame(ctx context.Context) (wire.Frame, error) {
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
+func (c *Client) sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -262,6 +265,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
 	}
 }
 
@@ -275,7 +280,8 @@ func (c *Client) fetch(ctx context.Context, after uint64) ([]*wire.Direct, error
 	for _, raw := range page.Messages {
 		f, err := wire.DecodeServer(raw)
 		if err != nil {
-			return nil, err
+			c.log.Warn("Stored message of the server passed over", "error", err)
+			continue
 		}
 		if d, ok := f.(*wire.Direct); ok {
 			frames = append(frames, d)
@@ -308,7 +314,7 @@ func (c *Client) handDirect(ctx context.Context, f *wire.Direct, yield func(Even
 	m, err := c.openDirect(ctx, f)
 	for err != nil && !isPermanent(err) && !errors.Is(err, errSeen) {
 		c.log.Info("Message cannot be opened yet", "from", f.From, "error", err)
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := c.sleep(ctx, time.Second); err != nil {
 			return false, err
 		}
 		m, err = c.openDirect(ctx, f)
@@ -320,7 +326,7 @@ func (c *Client) handDirect(ctx context.Context, f *wire.Direct, yield func(Even
 		c.o.OnRefused(Refused{From: f.From, ID: f.ID, Seq: f.Seq, Reason: err})
 	}
 	if !errors.Is(err, errSeen) {
-		if err := c.o.Identity.record(f.From, f.ID, f.Seq); err != nil {
+		if err := c.o.Identity.record(f, err); err != nil {
 			return false, err // not durable, so not acknowledged
 		}
 	}
@@ -344,7 +350,9 @@ func (c *Client) acknowledge(seq uint64) {
 
 // openDirect is the recipient's checks of docs/e2ee.md §3, in their order.
 func (c *Client) openDirect(ctx context.Context, f *wire.Direct) (*Message, error) {
-	refuse := func(check e2ee.Check, why string) error { return &e2ee.RefusedError{Check: check, Err: errors.New(why)} }
+	refuse := func(check e2ee.Check, why string) error {
+		return &e2ee.RefusedError{Check: check, Err: errors.New(why)}
+	}
 	if f.To != c.o.Identity.UserID() {
 		return nil, refuse(e2ee.CheckTo, "it is for "+f.To)
 	}
@@ -378,8 +386,8 @@ func (c *Client) openDirect(ctx context.Context, f *wire.Direct) (*Message, erro
 	if err := envelope.Verify(header); err != nil {
 		return nil, err
 	}
-	if c.o.Identity.wasSeen(f.From, f.ID) {
-		return nil, errSeen
+	if err := c.o.Identity.checkSeen(f); err != nil {
+		return nil, err
 	}
 	text, err := e2ee.Open(header, key, &envelope)
 	if err != nil {
@@ -397,8 +405,11 @@ func (c *Client) plain(f *wire.Direct, at time.Time) (*Message, error) {
 	if !c.o.AllowPlaintext {
 		return nil, errPlaintext
 	}
-	if c.o.Identity.wasSeen(f.From, f.ID) {
-		return nil, errSeen
+	if err := f.Validate(); err != nil || f.From == "" {
+		return nil, &e2ee.RefusedError{Check: e2ee.CheckShape, Err: err}
+	}
+	if err := c.o.Identity.checkSeen(f); err != nil {
+		return nil, err
 	}
 	sent, err := wire.ParseTime(f.Timestamp)
 	if err != nil {

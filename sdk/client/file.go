@@ -57,12 +57,17 @@ type journalLine struct {
 	From string `json:"from"`
 	ID   string `json:"id"`
 	Seq  uint64 `json:"seq"`
+	// Message is a digest that tells a repeated message from another one under its id.
+	Message string `json:"message,omitempty"`
+	// Refused is why the message was put aside. It is then not seen: a forged frame
+	// must not keep the real one out.
+	Refused string `json:"refused,omitempty"`
 }
 
 // readJournal reads what was dealt with. A last line that was cut off by a crash
 // was never acknowledged and is passed over.
-func readJournal(path string) (map[string]uint64, error) {
-	seen := make(map[string]uint64)
+func readJournal(path string) (map[string]string, error) {
+	seen := make(map[string]string)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return seen, nil
@@ -74,8 +79,8 @@ func readJournal(path string) (map[string]uint64, error) {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		var l journalLine
-		if json.Unmarshal(lines.Bytes(), &l) == nil && l.From != "" {
-			seen[seenKey(l.From, l.ID)] = l.Seq
+		if json.Unmarshal(lines.Bytes(), &l) == nil && l.From != "" && l.Refused == "" {
+			seen[seenKey(l.From, l.ID)] = l.Message
 		}
 	}
 	if err := lines.Err(); err != nil {

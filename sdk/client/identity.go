@@ -5,6 +5,7 @@ import (
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type Identity struct {
 
 	mu    sync.Mutex
 	state identityState
-	seen  map[string]uint64 // sender and id → seq, of this process and those before
+	seen  map[string]string // sender and id → digest of the message, of this process and those before
 }
 
 // identityState is the file. It never reaches a log: the type prints as its user.
@@ -77,7 +78,7 @@ func CreateIdentity(path, userID, username string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make encryption key: %w", err)
 	}
-	i := &Identity{path: path, seen: make(map[string]uint64), state: identityState{
+	i := &Identity{path: path, seen: make(map[string]string), state: identityState{
 		Version: stateVersion, UserID: userID, Username: username, Seed: private.Seed(), Peers: make(map[string]pin),
 		Keys: []encryptionKey{{Version: 1, Private: ek.Bytes(), CreatedAt: wire.FormatTime(time.Now())}},
 	}}
@@ -212,24 +213,18 @@ func (p pin) pin() e2ee.Pin {
 
 // setPin remembers a peer. check decides on the newest pin of the file, which
 // another process may have moved on meanwhile.
-func (i *Identity) setPin(userID string, check func(e2ee.Pin) (e2ee.Pin, error)) (e2ee.Pin, error) {
+func (i *Identity) setPin(userID string, check func(e2ee.Pin) (e2ee.Pin, error)) (next e2ee.Pin, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	now := i.state.Peers[userID]
-	next, err := check(now.pin())
-	if err != nil {
-		return next, err
-	}
-	if same(now, next) {
-		return next, nil
-	}
-	return next, i.updateLocked(func(s *identityState) error {
-		// Checked against the file as it is now, under its lock.
-		if next, err = check(s.Peers[userID].pin()); err == nil {
-			s.Peers[userID] = pin{PublicKey: next.PublicKey, KeyVersion: next.KeyVersion, EncryptionKey: next.EncryptionKey, Verified: next.Verified}
+	err = i.updateLocked(func(s *identityState) (changed bool, err error) {
+		now := s.Peers[userID]
+		if next, err = check(now.pin()); err != nil || same(now, next) {
+			return false, err
 		}
-		return err
+		s.Peers[userID] = pin{PublicKey: next.PublicKey, KeyVersion: next.KeyVersion, EncryptionKey: next.EncryptionKey, Verified: next.Verified}
+		return true, nil
 	})
+	return next, err
 }
 
 func same(a pin, b e2ee.Pin) bool {
@@ -239,12 +234,12 @@ func same(a pin, b e2ee.Pin) bool {
 func (i *Identity) setRegistered() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.updateLocked(func(s *identityState) error { s.Registered = true; return nil })
+	return i.updateLocked(func(s *identityState) (bool, error) { s.Registered = true; return true, nil })
 }
 
 // updateLocked changes the file under its lock, starting from what is in it now,
 // so that two processes cannot undo each other's changes.
-func (i *Identity) updateLocked(change func(*identityState) error) error {
+func (i *Identity) updateLocked(change func(*identityState) (changed bool, err error)) error {
 	unlock, err := lockFile(i.path)
 	if err != nil {
 		return err
@@ -254,13 +249,17 @@ func (i *Identity) updateLocked(change func(*identityState) error) error {
 	if err != nil {
 		return err
 	}
-	if err := change(state); err != nil {
+	changed, err := change(state)
+	if err != nil {
 		return err
 	}
-	if err := writeFile(i.path, state); err != nil {
-		return err
+	if changed {
+		if err := writeFile(i.path, state); err != nil {
+			return err
+		}
 	}
-	i.state = *state
+	// User and seed never change, and are read without the lock.
+	i.state.Keys, i.state.Peers, i.state.Registered = state.Keys, state.Peers, state.Registered
 	return nil
 }
 
@@ -269,24 +268,48 @@ var errSeen = errors.New("message was seen before")
 
 func seenKey(from, id string) string { return from + "\n" + id }
 
-// wasSeen reports whether (from, id) was dealt with, under whatever seq.
-func (i *Identity) wasSeen(from, id string) bool {
+// checkSeen is nil for a message never seen, errSeen for one delivered again, and
+// a refusal for another one under an id that was seen (docs/e2ee.md §3, §4).
+func (i *Identity) checkSeen(f *wire.Direct) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	_, ok := i.seen[seenKey(from, id)]
-	return ok
+	digest, seen := i.seen[seenKey(f.From, f.ID)]
+	switch {
+	case !seen:
+		return nil
+	case digest == "" || digest == digestOf(f):
+		return errSeen
+	}
+	return &e2ee.RefusedError{Check: e2ee.CheckReplay, Err: errors.New("another message was seen under this id")}
 }
 
-// record notes durably that a message was dealt with. It may be acknowledged
-// after that and not before.
-func (i *Identity) record(from, id string, seq uint64) error {
+// record notes durably that a message was dealt with: seen where refused is nil,
+// put aside otherwise. It may be acknowledged after that and not before.
+func (i *Identity) record(f *wire.Direct, refused error) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if err := appendJournal(i.journal(), journalLine{From: from, ID: id, Seq: seq}); err != nil {
+	l := journalLine{From: f.From, ID: f.ID, Seq: f.Seq, Message: digestOf(f)}
+	if refused != nil {
+		l.Refused = refused.Error()
+	}
+	if err := appendJournal(i.journal(), l); err != nil {
 		return err
 	}
-	i.seen[seenKey(from, id)] = seq
+	if refused == nil {
+		i.seen[seenKey(f.From, f.ID)] = l.Message
+	}
 	return nil
+}
+
+// digestOf tells messages apart: by the signature, or by the text where there is
+// none.
+func digestOf(f *wire.Direct) string {
+	told := f.Signature
+	if told == "" {
+		told = f.Content
+	}
+	sum := sha256.Sum256([]byte(told))
+	return wire.EncodeBase64(sum[:])
 }
 
 func (i *Identity) journal() string { return i.path + ".seen" }

@@ -19,7 +19,7 @@ const (
 	handshakeTimeout = 15 * time.Second
 	closeGrace       = time.Second
 	maxFrameBytes    = 4 << 20 // a server's frame; its own limit is 1 MiB at most
-	renewAt          = 0.8 // of a token's lifetime (docs/e2ee.md §6)
+	renewAt          = 0.8     // of a token's lifetime (docs/e2ee.md §6)
 	backoffBase      = 500 * time.Millisecond
 	backoffLimit     = 30 * time.Second
 	backoffReset     = time.Minute // a connection that held this long starts the backoff anew
@@ -243,10 +243,8 @@ func (c *Client) reopen(first time.Duration, failures *int) *link {
 			return l
 		}
 		f, isFault := errors.AsType[*fault.Error](err)
-		if isFault && f.Code == fault.AuthenticationFailed {
-			c.end(err) // the server does not know this identity any more
-			return nil
-		}
+		// A failed sign-in is no reason to give up: its one 401 has many causes, a
+		// challenge that ran out among them.
 		if isFault {
 			wait = f.RetryAfter
 		}

@@ -150,8 +150,20 @@ func isPermanent(err error) bool {
 		return true
 	}
 	f, ok := errors.AsType[*fault.Error](err)
-	return ok && (f.Code == fault.UnknownUser || f.Code == fault.InvalidRequest) ||
-		errors.Is(err, e2ee.ErrIdentityChanged) || errors.Is(err, errPlaintext) || errors.Is(err, e2ee.ErrBundleSignature)
+	if ok && (f.Code == fault.UnknownUser || f.Code == fault.InvalidRequest) {
+		return true
+	}
+	// Every reason to refuse a bundle counts, or a sender with a bad one would hold
+	// up everybody else's mail.
+	for _, refusal := range []error{
+		errPlaintext, e2ee.ErrWrongUser, e2ee.ErrIdentityChanged, e2ee.ErrBundleShape, e2ee.ErrBundleSignature,
+		e2ee.ErrRollback, e2ee.ErrKeyReplaced, e2ee.ErrIdentityKey, e2ee.ErrEncryptionKey,
+	} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
 }
 
 var errPlaintext = errors.New("message is not sealed")

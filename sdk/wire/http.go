@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"net/http"
 
@@ -222,12 +223,26 @@ func DecodeParams(data []byte) ([]byte, error) {
 	if _, err := parseObject(data, nil); err != nil {
 		return nil, err
 	}
-	return data, nil
+	return bytes.Trim(data, " \t\r\n"), nil
 }
 
 // Marshal encodes an HTTP body of this package.
 func Marshal(v any) ([]byte, error) { return json.Marshal(v, json.FormatNilSliceAsNull(false)) }
 
 // Unmarshal decodes an answer of the server, for clients: unknown members are
-// passed over, as the protocol asks (docs/protocol.md, conventions).
-func Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+// passed over, as the protocol asks (docs/protocol.md, conventions), and binary
+// values must be canonical base64 (docs/e2ee.md §1), which the library does not hold
+// them to.
+func Unmarshal(data []byte, v any) error {
+	return json.Unmarshal(data, v, json.WithUnmarshalers(json.UnmarshalFromFunc(readBinary)))
+}
+
+func readBinary(d *jsontext.Decoder, b *[]byte) error {
+	var s string
+	if err := json.UnmarshalDecode(d, &s); err != nil {
+		return err
+	}
+	var err error
+	*b, err = DecodeBase64(s)
+	return err
+}

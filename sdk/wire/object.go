@@ -1,11 +1,14 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -94,17 +97,32 @@ var errNotObject = errors.New("not an object")
 
 // lookUp returns the known name that the quoted name is, or "".
 func (o *object) lookUp(quoted jsontext.Value) (string, error) {
-	name, err := jsontext.AppendUnquote(nil, quoted)
-	if err != nil {
-		return "", err
+	name := unquoted(quoted)
+	if name == nil {
+		var err error
+		if name, err = jsontext.AppendUnquote(nil, quoted); err != nil {
+			return "", err
+		}
 	}
-	if i := slices.Index(o.known, string(name)); i >= 0 {
-		return o.known[i], nil
+	for _, k := range o.known {
+		if k == string(name) {
+			return k, nil
+		}
 	}
 	if o.unfold == "" && slices.ContainsFunc(o.known, func(k string) bool { return strings.EqualFold(k, string(name)) }) {
 		o.unfold = string(name)
 	}
 	return "", nil
+}
+
+// unquoted is the inside of a string without escapes, which the decoder has
+// already found to be UTF-8: nearly every string of the protocol. nil means that
+// there are escapes to undo.
+func unquoted(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') >= 0 {
+		return nil
+	}
+	return quoted[1 : len(quoted)-1]
 }
 
 // checkShape bounds nesting and size before the parser allocates anything.
@@ -179,6 +197,9 @@ func (o *object) text(name string) string {
 		o.fail(name, "must be a string")
 		return ""
 	}
+	if plain := unquoted(raw); plain != nil {
+		return string(plain)
+	}
 	s, err := jsontext.AppendUnquote(nil, raw)
 	if err != nil {
 		o.fail(name, "must be a string")
@@ -230,6 +251,12 @@ func (o *object) number(name string) *float64 {
 		return nil
 	}
 	return &f
+}
+
+// milliseconds reads an optional wait; one too long for a Duration is cut to the
+// longest, so that no foreign number turns negative.
+func (o *object) milliseconds(name string) time.Duration {
+	return time.Duration(min(o.integer(name), uint64(math.MaxInt64/time.Millisecond))) * time.Millisecond //nolint:gosec // bounded here
 }
 
 // binary reads a required base64 value of exactly size bytes; size < 0 is any.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -120,6 +121,9 @@ func DecodeServer(data []byte) (Frame, error) {
 	case TypeDirect:
 		d := readDirect(o)
 		d.Seq, d.ServerTime = o.requiredInteger("seq"), o.text("server_time")
+		if d.Seq == 0 {
+			o.fail("seq", "must be at least 1")
+		}
 		f = d
 	case TypeBroadcast:
 		b := readBroadcast(o)
@@ -137,7 +141,7 @@ func DecodeServer(data []byte) (Frame, error) {
 	case TypeNotice:
 		f = &Notice{
 			Code: o.required("code"), Message: o.text("message"), ExpiresAt: o.text("expires_at"),
-			ReconnectAfter: time.Duration(o.integer("reconnect_after_ms")) * time.Millisecond, //nolint:gosec // bounded by 2^53
+			ReconnectAfter: o.milliseconds("reconnect_after_ms"),
 		}
 	default:
 		if o.err == nil {
@@ -185,18 +189,23 @@ func readAck(o *object) *Ack {
 	return a
 }
 
+// maxElapsedMS is a hundred days, longer than any command runs.
+const maxElapsedMS = 100 * 24 * 3600 * 1000
+
 func readResponse(o *object) *Response {
 	result, _ := o.raw("result")
 	r := &Response{ID: o.required("id"), Command: o.text("command"), Result: result}
 	if ms := o.number("elapsed_ms"); ms != nil {
-		r.Elapsed = time.Duration(*ms * float64(time.Millisecond))
+		// Rounded, or reading and writing would lose a microsecond each time; bounded,
+		// or a foreign number could turn negative.
+		r.Elapsed = time.Duration(math.Round(min(max(*ms, 0), maxElapsedMS)*1000)) * time.Microsecond
 	}
 	return r
 }
 
 func readError(o *object) *ErrorFrame {
 	e := fault.New(fault.Code(o.required("code")), o.text("message"))
-	e.RetryAfter = time.Duration(o.integer("retry_after_ms")) * time.Millisecond //nolint:gosec // bounded by 2^53
+	e.RetryAfter = o.milliseconds("retry_after_ms")
 	if raw, ok := o.raw("details"); ok {
 		e.Details = raw
 	}
