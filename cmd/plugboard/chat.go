@@ -79,7 +79,7 @@ func typing(ctx context.Context, c *client.Client, s *screen, peer string, o *cl
 	for {
 		line, err := s.readLine()
 		if errors.Is(err, io.EOF) || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end of the input or of the chat is no failure
 		}
 		if err != nil {
 			return fmt.Errorf("read line: %w", err)

@@ -112,6 +112,9 @@ func (c *Client) Logout(ctx context.Context) error {
 
 // ask sends one request. An answer that is a problem document becomes its fault.
 func (c *Client) ask(ctx context.Context, method, path, token string, body, answer any) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)() // Close ends what is on its way
 	var reader io.Reader
 	if body != nil {
 		data, err := wire.Marshal(body)

@@ -305,12 +305,21 @@ func (c *Client) renewIn() time.Duration {
 	return max(time.Until(c.signed.Add(time.Duration(share*float64(lifetime)))), time.Second)
 }
 
+// renewRetry is how long a failed renewal waits: there is a fifth of the token's
+// lifetime left for it.
+const renewRetry = 15 * time.Second
+
 // renew signs in and hands the fresh token to the open connection.
 func (c *Client) renew(l *link) {
 	ctx, cancel := context.WithTimeout(c.ctx, 2*handshakeTimeout)
 	defer cancel()
 	if err := c.signIn(ctx); err != nil {
 		c.log.Warn("Token could not be renewed", "error", err)
+		select {
+		case <-time.After(renewRetry):
+		case <-l.gone:
+		case <-c.ctx.Done():
+		}
 		return
 	}
 	c.mu.Lock()

@@ -63,7 +63,7 @@ func (c *Client) SendAs(ctx context.Context, id, to string, message []byte) (Sen
 }
 
 func (c *Client) seal(ctx context.Context, id, to string, message []byte) (*wire.Direct, error) {
-	keys, err := c.Keys(ctx, to)
+	keys, err := c.recipient(ctx, to)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +79,24 @@ func (c *Client) seal(ctx context.Context, id, to string, message []byte) (*wire
 		ID: id, To: to, Timestamp: h.Timestamp, KeyVersion: h.KeyVersion, Content: wire.EncodeBase64(e.Content),
 		EncryptedKey: wire.EncodeBase64(e.EncryptedKey), EncryptionNonce: wire.EncodeBase64(e.Nonce), Signature: wire.EncodeBase64(e.Signature),
 	}, nil
+}
+
+// recipient is the keys to seal for, fetched and checked now, so that a changed
+// identity is noticed before the next message and not after. While the server
+// cannot be reached it tries again, as Send promises, until ctx ends.
+func (c *Client) recipient(ctx context.Context, userID string) (e2ee.Pin, error) {
+	for failures := 0; ; failures++ {
+		pin, err := c.Keys(ctx, userID)
+		if err == nil {
+			return pin, nil
+		}
+		if _, unreachable := errors.AsType[*url.Error](err); !unreachable || ctx.Err() != nil {
+			return e2ee.Pin{}, err
+		}
+		if err := c.sleep(ctx, backoff(failures)); err != nil {
+			return e2ee.Pin{}, err
+		}
+	}
 }
 
 // Keys fetches a user's key bundle and checks it against what is remembered of
