@@ -36,22 +36,17 @@ read it from stdin.`,
 		if err != nil {
 			return err
 		}
-		c, _, err := o.dial(cmd)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = c.Close() }() // never fails
-		ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
-		defer cancel()
 		options := []client.CallOption{client.OnProgress(func(p client.Progress) { printProgress(cmd.ErrOrStderr(), p) })}
 		if sign {
 			options = append(options, client.Signed())
 		}
-		result, err := c.Call(ctx, given[0], params, options...)
-		if err != nil {
-			return err
-		}
-		return printJSON(cmd.OutOrStdout(), result, compact)
+		return o.with(cmd, func(ctx context.Context, c *client.Client) error {
+			result, err := c.Call(ctx, given[0], params, options...)
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), result, compact)
+		})
 	}
 	return cmd
 }

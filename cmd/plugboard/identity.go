@@ -106,6 +106,18 @@ func onlyIdentity(dir string) (string, error) {
 	return "", usageError{fmt.Sprintf("there are several identities (%s); choose one with --as or %s", strings.Join(names, ", "), envUser)}
 }
 
+// with runs fn with a connection, within the time that --timeout leaves it.
+func (o *clientOptions) with(cmd *cobra.Command, fn func(context.Context, *client.Client) error) error {
+	c, _, err := o.dial(cmd)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }() // never fails
+	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
+	defer cancel()
+	return fn(ctx, c)
+}
+
 // dial opens the identity and a connection; the caller closes the client.
 func (o *clientOptions) dial(cmd *cobra.Command, more ...func(*client.Options)) (*client.Client, *client.Identity, error) {
 	id, err := o.identity()

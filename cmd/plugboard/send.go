@@ -31,19 +31,14 @@ read it from stdin.`,
 		if err != nil {
 			return err
 		}
-		c, _, err := o.dial(cmd)
-		if err != nil {
+		return o.with(cmd, func(ctx context.Context, c *client.Client) error {
+			sent, err := c.Send(ctx, given[0], []byte(text))
+			if err != nil {
+				return explainSend(given[0], err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "stored for %s as number %d (id %s)\n", given[0], sent.Seq, sent.ID)
 			return err
-		}
-		defer func() { _ = c.Close() }() // never fails
-		ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
-		defer cancel()
-		sent, err := c.Send(ctx, given[0], []byte(text))
-		if err != nil {
-			return explainSend(given[0], err)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "stored for %s as number %d (id %s)\n", given[0], sent.Seq, sent.ID)
-		return err
+		})
 	}
 	return cmd
 }
@@ -64,19 +59,14 @@ stored: the server reads it, and who is away misses it.`,
 		if err != nil {
 			return err
 		}
-		c, _, err := o.dial(cmd)
-		if err != nil {
+		return o.with(cmd, func(ctx context.Context, c *client.Client) error {
+			n, err := c.Broadcast(ctx, text)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "sent to %d %s, this one included\n", n, plural(n, "connection"))
 			return err
-		}
-		defer func() { _ = c.Close() }() // never fails
-		ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
-		defer cancel()
-		n, err := c.Broadcast(ctx, text)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "sent to %d %s, this one included\n", n, plural(n, "connection"))
-		return err
+		})
 	}
 	return cmd
 }
