@@ -55,6 +55,7 @@ Messages of others are shown with their sender's name. End with Ctrl-D.`,
 func converse(ctx context.Context, c *client.Client, s *screen, peer string, o *clientOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var incoming sync.WaitGroup
+	var numbers sync.Map // of what was sent here: id → number in the peer's mailbox
 	incoming.Go(func() {
 		for e, err := range c.Events(ctx) {
 			if err != nil {
@@ -62,10 +63,16 @@ func converse(ctx context.Context, c *client.Client, s *screen, peer string, o *
 				s.interrupt()
 				return
 			}
-			s.say("%s", describe(e))
+			text := describe(e)
+			if r, ok := e.(*client.Receipt); ok {
+				if number, sentHere := numbers.Load(r.ID); sentHere {
+					text = fmt.Sprintf("  number %d delivered", number)
+				}
+			}
+			s.say("%s", text)
 		}
 	})
-	err := typing(ctx, c, s, peer, o)
+	err := typing(ctx, c, s, peer, o, &numbers)
 	cancel(nil)
 	incoming.Wait()
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
@@ -75,7 +82,7 @@ func converse(ctx context.Context, c *client.Client, s *screen, peer string, o *
 }
 
 // typing sends what is typed, line by line.
-func typing(ctx context.Context, c *client.Client, s *screen, peer string, o *clientOptions) error {
+func typing(ctx context.Context, c *client.Client, s *screen, peer string, o *clientOptions, numbers *sync.Map) error {
 	for {
 		line, err := s.readLine()
 		if errors.Is(err, io.EOF) || ctx.Err() != nil {
@@ -94,7 +101,8 @@ func typing(ctx context.Context, c *client.Client, s *screen, peer string, o *cl
 			s.say("not sent: %v", explainSend(peer, err))
 			continue
 		}
-		s.say("  stored as number %d", sent.Seq)
+		numbers.Store(sent.ID, sent.Seq)
+		s.say("  number %d stored", sent.Seq)
 	}
 }
 
@@ -126,6 +134,9 @@ func newScreen(cmd *cobra.Command) (*screen, error) {
 		io.Reader
 		io.Writer
 	}{in, s.out}, "> ")
+	if width, height, err := term.GetSize(int(in.Fd())); err == nil {
+		_ = s.terminal.SetSize(width, height) // without it lines are cut at 80 columns
+	}
 	return s, nil
 }
 

@@ -141,7 +141,7 @@ func describe(e client.Event) string {
 		}
 		return fmt.Sprintf("%s %s (%s): %s", e.ServerTime.Local().Format(time.TimeOnly), printable(e.From), label, printable(e.Text))
 	case *client.Receipt:
-		return fmt.Sprintf("%s has %s", printable(e.To), printable(e.ID))
+		return fmt.Sprintf("%s has received %s", printable(e.To), printable(e.ID))
 	case *client.Notice:
 		return "notice: " + printable(e.Text)
 	}
