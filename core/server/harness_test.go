@@ -91,9 +91,6 @@ func (l *lockedBuffer) String() string {
 func newServer(t testing.TB, env ...string) *host {
 	t.Helper()
 	data := t.TempDir()
-	if err := os.Chmod(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
 	h := &host{t: t, log: new(lockedBuffer), env: append([]string{
 		"PLUGBOARD_SERVER__LISTEN=127.0.0.1:0", "PLUGBOARD_SERVER__ADMIN_LISTEN=", "PLUGBOARD_DATA_DIR=" + data,
 		"PLUGBOARD_PLUGINS__DIR=" + plugins, "PLUGBOARD_LOG__LEVEL=debug",

@@ -14,12 +14,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/plugboard/plugboard/config"
 	"github.com/plugboard/plugboard/core/command"
 )
 
-// makePrivate makes a directory that only this user may enter.
-func makePrivate(dir string) error {
+// makePrivate makes a directory that only this user may enter. One that is there
+// already may be read by others, since everything the server puts into it is
+// private by itself, but not written by them.
+func makePrivate(dir string, log zerolog.Logger) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
@@ -27,8 +31,11 @@ func makePrivate(dir string) error {
 	if err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("data directory %s may be entered by others (mode %04o): chmod 700 it", dir, info.Mode().Perm())
+	switch mode := info.Mode().Perm(); {
+	case mode&0o022 != 0:
+		return fmt.Errorf("data directory %s may be written by others (mode %04o): chmod 700 it", dir, mode)
+	case mode&0o055 != 0:
+		log.Warn().Str("dir", dir).Str("mode", fmt.Sprintf("%04o", mode)).Msg("Data directory may be listed by others, chmod 700 is better")
 	}
 	return nil
 }

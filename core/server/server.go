@@ -79,7 +79,7 @@ func Open(ctx context.Context, cfg config.Config, version string, log zerolog.Lo
 }
 
 func (s *Server) openStore(ctx context.Context) error {
-	if err := makePrivate(s.cfg.DataDir); err != nil {
+	if err := makePrivate(s.cfg.DataDir, s.log); err != nil {
 		return err
 	}
 	var err error
