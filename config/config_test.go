@@ -86,8 +86,7 @@ func TestEveryProblemAtOnce(t *testing.T) {
 	file := write(t, "p.yaml", "server:\n  listn: x\n  listen: 0.0.0.0:80\ntls: {mode: acme}\nlimits: {burst: many, max_frame_bytes: 2MiB}\n"+
 		"auth: {challenge_ttl: 61s}\nstorage: {dsn: [hunter2]}\nplugins: {grants: {w: [kv]}, sandbox: auto}\n")
 	_, err := config.Load(config.Options{File: file, Environ: []string{"PLUGBOARD_CLUSTER__X=1"}})
-	var e *config.Error
-	if !errors.As(err, &e) {
+	if _, ok := errors.AsType[*config.Error](err); !ok {
 		t.Fatalf("got %v, want *config.Error", err)
 	}
 	for _, want := range []string{

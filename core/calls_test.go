@@ -105,7 +105,8 @@ func TestCallsConcurrently(t *testing.T) {
 				id := fmt.Sprintf("%d-%d", g, i)
 				err := c.Start(id, func(ctx context.Context) {
 					n := running.Add(1)
-					for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+					for old := most.Load(); n > old && !most.CompareAndSwap(old, n); {
+						old = most.Load()
 					}
 					if i%3 == 0 {
 						<-ctx.Done()

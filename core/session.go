@@ -174,6 +174,15 @@ func (c *Calls) Cancel(id string) bool {
 	return ok
 }
 
+// CancelAll cancels every running call.
+func (c *Calls) CancelAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cancel := range c.running {
+		cancel()
+	}
+}
+
 // Running is how many calls run now.
 func (c *Calls) Running() int {
 	c.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -141,8 +142,7 @@ func (s *session) endCall(id string, answer *pluginpb.PluginMessage) {
 
 // logFailure writes what the user is not told; a panic with its stack.
 func logFailure(log *slog.Logger, message string, err error) {
-	var p *panicked
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*panicked](err); ok {
 		log.Error(message, "error", p.Error(), "stack", p.stack)
 		return
 	}
@@ -208,11 +208,11 @@ func (s *session) request(ctx context.Context, need Capability, req *pluginpb.Ho
 	req.RequestId = s.lastRequest.Add(1)
 	reply := make(chan *pluginpb.HostReply, 1)
 	s.mu.Lock()
-	s.requests[req.RequestId] = reply
+	s.requests[req.GetRequestId()] = reply
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		delete(s.requests, req.RequestId)
+		delete(s.requests, req.GetRequestId())
 		s.mu.Unlock()
 	}()
 	if err := s.enqueue(ctx, &pluginpb.PluginMessage{Message: &pluginpb.PluginMessage_HostRequest{HostRequest: req}}); err != nil {
@@ -243,10 +243,8 @@ func replyOf(r *pluginpb.HostReply) (*pluginpb.HostReply, error) {
 }
 
 func (s *session) notGranted(need Capability) string {
-	for _, c := range s.offer.plugin.Needs {
-		if c == need {
-			return fmt.Sprintf("the operator did not grant the capability %q", need)
-		}
+	if slices.Contains(s.offer.plugin.Needs, need) {
+		return fmt.Sprintf("the operator did not grant the capability %q", need)
 	}
 	return fmt.Sprintf("the plugin's Needs do not list the capability %q", need)
 }

@@ -85,21 +85,24 @@ func decodeParams(raw []byte, out any) error {
 		return violation("", "must be a JSON object")
 	}
 	switch out := out.(type) {
-	case *stdjson.RawMessage, *jsontext.Value:
-		if !value.IsValid() {
-			return violation("", "must be one valid JSON object without duplicate names")
-		}
-		if r, ok := out.(*stdjson.RawMessage); ok {
-			*r = stdjson.RawMessage(value)
-		} else {
-			*out.(*jsontext.Value) = value
-		}
-		return nil
+	case *stdjson.RawMessage:
+		return takeWhole(value, out)
+	case *jsontext.Value:
+		return takeWhole(value, out)
 	}
 	if err := json.Unmarshal(raw, out, decodeOptions); err != nil {
 		pointer, message := explain(err)
 		return violation(pointer, message)
 	}
+	return nil
+}
+
+// takeWhole gives an author who asked for raw JSON the params as they came.
+func takeWhole[T ~[]byte](value jsontext.Value, out *T) error {
+	if !value.IsValid() {
+		return violation("", "must be one valid JSON object without duplicate names")
+	}
+	*out = T(value)
 	return nil
 }
 
@@ -116,8 +119,7 @@ func violation(pointer, message string) error {
 // error's own text names Go types, and may quote an author's internals, so none of
 // it is used.
 func explain(err error) (pointer, message string) {
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return string(syntactic.JSONPointer), "is not valid JSON (duplicate names and invalid UTF-8 included)"
 	}
 	var semantic *json.SemanticError
@@ -153,6 +155,7 @@ func kindName(k jsontext.Kind) string {
 		return "an object"
 	case '[', ']':
 		return "an array"
+	default:
+		return ""
 	}
-	return ""
 }

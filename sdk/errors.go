@@ -57,8 +57,9 @@ func chosen(c fault.Code) bool {
 	switch c {
 	case fault.CommandFailed, fault.InvalidParams, fault.Forbidden, fault.RateLimited:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // HostError is the server's refusal of a request made through [Host]. It is for the
@@ -118,8 +119,7 @@ const internalText = "The command failed unexpectedly."
 // failureOf decides what the user is told about err. logged is true where err's own
 // text is kept back and belongs in the log.
 func failureOf(ctx context.Context, err error) (f *fault.Error, logged bool) {
-	var p *panicked
-	if errors.As(err, &p) {
+	if _, ok := errors.AsType[*panicked](err); ok {
 		return fault.New(fault.Internal, internalText), true
 	}
 	if errors.As(err, &f) && chosen(f.Code) {
@@ -145,7 +145,7 @@ func failureMessage(callID string, f *fault.Error) *pluginpb.Failure {
 		Message:      shorten(f.Message, maxMessageText),
 		RetryAfterMs: f.RetryAfter.Milliseconds(),
 	}
-	if f.RetryAfter > 0 && out.RetryAfterMs == 0 {
+	if f.RetryAfter > 0 && out.GetRetryAfterMs() == 0 {
 		out.RetryAfterMs = 1
 	}
 	if len(f.Details) <= maxDetailsBytes {

@@ -140,15 +140,15 @@ func TestTheHostRefuses(t *testing.T) {
 		_, err := h.KV().Put(ctx, "a", nil)
 		var refusal *sdk.HostError
 		if !errors.As(err, &refusal) || refusal.Code != "too_large" || refusal.Message != "The quota is used up." {
-			return fmt.Errorf("put: got %v, want the server's refusal", err)
+			return fmt.Errorf("put: got %w, want the server's refusal", err)
 		}
 		if err := h.Broadcast(ctx, "x"); !errors.Is(err, sdk.ErrForbidden) {
-			return fmt.Errorf("broadcast: got %v, want it forbidden", err)
+			return fmt.Errorf("broadcast: got %w, want it forbidden", err)
 		}
 		cancelled, cancel := context.WithCancel(ctx)
 		cancel()
 		if _, err := h.KV().Get(cancelled, "a"); !errors.Is(err, context.Canceled) {
-			return fmt.Errorf("get: got %v, want the end of its context", err)
+			return fmt.Errorf("get: got %w, want the end of its context", err)
 		}
 		if err := h.Broadcast(ctx, string([]byte{0xff})); err == nil {
 			return errors.New("broadcast of invalid UTF-8: got nil")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/plugboard/plugboard/sdk/pluginpb"
@@ -34,7 +35,7 @@ func (h *logHandler) WithGroup(name string) slog.Handler {
 
 func (h *logHandler) with(step func(slog.Handler) slog.Handler) slog.Handler {
 	c := *h
-	c.steps = append(c.steps[:len(c.steps):len(c.steps)], step)
+	c.steps = append(slices.Clip(c.steps), step)
 	return &c
 }
 

@@ -54,7 +54,7 @@ func runWithoutServer(ctx context.Context, s *Server, run handRun, stderr io.Wri
 	go func() { ended <- s.session(stream) }()
 	defer func() {
 		stop()
-		<-ended
+		<-ended //nolint:errcheck // that it was stopped is no news
 		s.Wait()
 	}()
 	stream.down <- &pluginpb.ServerMessage{Message: &pluginpb.ServerMessage_Configure{Configure: &pluginpb.Configure{

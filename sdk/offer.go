@@ -94,7 +94,7 @@ func checkPlugin(p Plugin) (problems []error) {
 func offerCommand(plugin string, c Command) (*offeredCommand, *pluginpb.CommandDescription, error) {
 	part, further := strings.CutPrefix(c.name, plugin+".")
 	switch {
-	case c.name != plugin && !(further && commandPart.MatchString(part)):
+	case c.name != plugin && (!further || !commandPart.MatchString(part)):
 		return nil, nil, fmt.Errorf("want the name %q, or %q and a part %s", plugin, plugin+".", commandPart)
 	case c.err != nil:
 		return nil, nil, c.err
@@ -131,13 +131,13 @@ func (c *offeredCommand) description() (*pluginpb.CommandDescription, error) {
 	for i, e := range c.examples {
 		out := &pluginpb.Example{}
 		if out.Params, err = encode(e.params); err == nil {
-			err = fits(c.params, out.Params)
+			err = fits(c.params, out.GetParams())
 		}
 		if err != nil {
 			return nil, fmt.Errorf("params of example %d: %w", i+1, err)
 		}
 		if out.Result, err = encode(e.result); err == nil {
-			err = fits(c.result, out.Result)
+			err = fits(c.result, out.GetResult())
 		}
 		if err != nil {
 			return nil, fmt.Errorf("result of example %d: %w", i+1, err)

@@ -59,11 +59,12 @@ func collect(t reflect.Type, known map[reflect.Type]*jsonschema.Schema, seen map
 	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
 		collect(t.Elem(), known, seen)
 	case reflect.Struct:
-		for i := range t.NumField() {
-			if f := t.Field(i); f.IsExported() || f.Anonymous {
+		for f := range t.Fields() {
+			if f.IsExported() || f.Anonymous {
 				collect(f.Type, known, seen)
 			}
 		}
+	default: // holds no other type
 	}
 }
 

@@ -103,7 +103,7 @@ func (s *settings) apply(raw []byte) *fault.Error {
 	if err := fits(s.schema, raw); err != nil {
 		return fault.New(fault.InvalidParams, "Settings refused: "+err.Error())
 	}
-	if v, ok := s.target.Addr().Interface().(interface{ Validate() error }); ok {
+	if v, ok := reflect.TypeAssert[interface{ Validate() error }](s.target.Addr()); ok {
 		if err := v.Validate(); err != nil {
 			return fault.New(fault.InvalidParams, "Settings refused: "+err.Error())
 		}

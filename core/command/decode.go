@@ -22,12 +22,10 @@ type value struct {
 func decodeValue(raw []byte) (any, error) {
 	var v value
 	if err := json.Unmarshal(raw, &v); err != nil {
-		var shape *shapeError
-		if errors.As(err, &shape) {
+		if shape, ok := errors.AsType[*shapeError](err); ok {
 			return nil, shape
 		}
-		var syntax *jsontext.SyntacticError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 			return nil, fmt.Errorf("not strict JSON at byte %d: %w", syntax.ByteOffset, syntax.Err)
 		}
 		return nil, errors.New("not one strict JSON value")

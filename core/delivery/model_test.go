@@ -19,7 +19,7 @@ import (
 // store that fails at times. Every session gets from+1, from+2, … and in the end
 // everything.
 func TestDeliveryModel(t *testing.T) {
-	synctest.Test(t, func(st *testing.T) {
+	synctest.Test(t, func(*testing.T) {
 		rapid.Check(t, func(rt *rapid.T) {
 			h := newHouse(rt)
 			defer h.stop(rt)

@@ -117,9 +117,10 @@ func (c *Chain) refuse(r *core.Request, err error) {
 	f := fault.From(err, reference)
 	c.metrics.refused.WithLabelValues(string(f.Code)).Inc()
 	level := zerolog.DebugLevel
-	if f.Code == fault.Internal {
+	switch f.Code {
+	case fault.Internal:
 		level = zerolog.ErrorLevel
-	} else if f.Code == fault.StorageUnavailable {
+	case fault.StorageUnavailable:
 		level = zerolog.WarnLevel
 	}
 	c.log.WithLevel(level).Err(err).Str("reference", reference).Str("conn", r.Session.ConnID).Str("user", r.Session.UserID()).

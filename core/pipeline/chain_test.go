@@ -309,7 +309,7 @@ func TestInternalTextStaysInside(t *testing.T) {
 	for name, route := range map[string]core.Route{
 		"panic": func(context.Context, *core.Request) error { panic("the secret of the house") },
 		"error": func(context.Context, *core.Request) error { return errors.New("the secret of the house") },
-		"nil":   func(context.Context, *core.Request) error { var m map[string]int; m["x"] = 1; return nil },
+		"nil":   func(context.Context, *core.Request) error { var r *core.Request; r.ID = "x"; return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d.t, d.route = t, route

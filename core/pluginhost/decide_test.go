@@ -43,8 +43,8 @@ func TestQuarantine(t *testing.T) {
 	// Now five are: 30, 60, 90, 120 and 149 s.
 	step(eventFailed, 29*time.Second, verdict{StateQuarantined, time.Minute})
 	// Half open: each failed probe makes the next rarer.
-	for _, wait := range []time.Duration{2, 4, 8, 16, 30, 30} {
-		step(eventFailed, time.Hour, verdict{StateQuarantined, wait * time.Minute})
+	for _, wait := range []int{2, 4, 8, 16, 30, 30} {
+		step(eventFailed, time.Hour, verdict{StateQuarantined, time.Duration(wait) * time.Minute})
 	}
 	// A probe that stays up clears the slate; so does an operator.
 	step(eventStable, 0, verdict{StateReady, -1})

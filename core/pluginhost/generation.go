@@ -290,8 +290,7 @@ func (g *generation) close(err error) {
 
 // explain makes of a failed start what an operator can use. The process is gone.
 func (g *generation) explain(ctx context.Context, l launch, err error) error {
-	var refused *refusal
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*refusal](err); ok {
 		return err
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {

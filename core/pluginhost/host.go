@@ -192,7 +192,7 @@ func (h *Host) States() []core.PluginState {
 	return states
 }
 
-// ErrNoPlugin: there is no plugin of this name.
+// ErrNoPlugin says that there is no plugin of this name.
 var ErrNoPlugin = errors.New("no such plugin")
 
 // Reset gives a plugin a clean slate: out of quarantine or failure, from its file

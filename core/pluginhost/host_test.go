@@ -120,7 +120,7 @@ func (b *logBuffer) lines(parts ...string) []string {
 	defer b.mu.Unlock()
 	var found []string
 next:
-	for _, line := range strings.Split(b.buf.String(), "\n") {
+	for line := range strings.SplitSeq(b.buf.String(), "\n") {
 		for _, part := range parts {
 			if !strings.Contains(line, part) {
 				continue next

@@ -43,7 +43,7 @@ func TestBadFilesDoNotDisturbGoodOnes(t *testing.T) {
 	if err := os.Symlink("good", filepath.Join(w.dir, "linked")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Join(w.dir, "unsafe"), 0o777); err != nil { //nolint:gosec // that is the test
+	if err := os.Chmod(filepath.Join(w.dir, "unsafe"), 0o777); err != nil { // that is the test
 		t.Fatal(err)
 	}
 	w.start(func(o *pluginhost.Options) {
@@ -162,14 +162,14 @@ func TestFiveCrashesQuarantine(t *testing.T) {
 func TestResetTakesTheFileAsItIsNow(t *testing.T) {
 	w := newWorld(t, "good")
 	path := filepath.Join(w.dir, "good")
-	if err := os.Chmod(path, 0o775); err != nil { //nolint:gosec // that is the test
+	if err := os.Chmod(path, 0o775); err != nil { // that is the test
 		t.Fatal(err)
 	}
 	w.start(nil)
 	if got := w.state("good"); got.State != pluginhost.StateFailed {
 		t.Fatalf("got %+v, want failed", got)
 	}
-	if err := os.Chmod(path, 0o755); err != nil { //nolint:gosec // a plugin is executable
+	if err := os.Chmod(path, 0o755); err != nil { // a plugin is executable
 		t.Fatal(err)
 	}
 	if err := w.host.Reset("good"); err != nil {

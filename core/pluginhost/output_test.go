@@ -70,7 +70,7 @@ func TestTailAndLevels(t *testing.T) {
 	o.print(streamStderr, []byte("panic: at the disco"))
 	o.print(streamStderr, []byte("goroutine 1 [running]:"))
 	var got []string
-	for _, line := range strings.Split(strings.TrimSpace(log.String()), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(log.String()), "\n") {
 		level, _, _ := strings.Cut(strings.TrimPrefix(line, `{"level":"`), `"`)
 		got = append(got, level)
 	}

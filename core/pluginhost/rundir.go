@@ -72,7 +72,7 @@ func (d *runDir) claim() error {
 	if err := checkOwner(d.path, info); err != nil {
 		return err
 	}
-	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits an int
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("lock run directory %s, which another server may be using: %w", d.path, err)
 	}
 	for _, part := range []string{binariesDir, generationsDir} {

@@ -96,7 +96,7 @@ func TestRunDirectory(t *testing.T) {
 	})
 	t.Run("open to others", func(t *testing.T) {
 		w := newWorld(t)
-		if err := os.Mkdir(w.run, 0o755); err != nil { //nolint:gosec // that is the test
+		if err := os.Mkdir(w.run, 0o755); err != nil { // that is the test
 			t.Fatal(err)
 		}
 		if _, err := start(w); err == nil || !strings.Contains(err.Error(), "want 0700") {

@@ -25,8 +25,8 @@ func httpCaller(r *request) core.Caller {
 	}
 }
 
-// runCommand: POST /commands/{name}. A client that asks for text/event-stream
-// gets progress as it comes; any other gets the result alone.
+// runCommand: POST /commands/{name}. A client that asks a streaming command for
+// text/event-stream gets progress as it comes; any other gets the result alone.
 func (t *Transport) runCommand(w http.ResponseWriter, r *request) (int, any, error) {
 	call, err := t.httpCall(w, r)
 	if err != nil {
@@ -35,7 +35,7 @@ func (t *Transport) runCommand(w http.ResponseWriter, r *request) (int, any, err
 	// The listener's read deadline is for slow bodies; this one has arrived, and a
 	// command may take longer.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+	if info, found := t.Commands.Find(call.Caller, call.Command); found && info.Streaming && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		return t.streamCommand(w, r, call)
 	}
 	result, elapsed, err := t.Commands.Dispatch(r.Context(), call, func(core.Progress) {})

@@ -220,8 +220,8 @@ func (h *house) Read(_ context.Context, _ string, after uint64, limit, _ int) ([
 	return page, nil
 }
 
-func (h *house) OpenSession(_ context.Context, r *core.SessionRow) error {
-	return h.CloseSession(nil, r)
+func (h *house) OpenSession(ctx context.Context, r *core.SessionRow) error {
+	return h.CloseSession(ctx, r)
 }
 func (h *house) CloseSession(_ context.Context, r *core.SessionRow) error {
 	h.mu.Lock()
@@ -232,6 +232,10 @@ func (h *house) CloseSession(_ context.Context, r *core.SessionRow) error {
 
 func (h *house) List(c core.Caller) []wire.CommandInfo {
 	return []wire.CommandInfo{{Name: "ping", Summary: c.UserID + " by " + c.Surface, Params: []byte(`{}`)}}
+}
+
+func (h *house) Find(_ core.Caller, name string) (wire.CommandInfo, bool) {
+	return wire.CommandInfo{Name: name, Streaming: true}, true
 }
 
 func (h *house) Dispatch(ctx context.Context, c *core.Call, progress func(core.Progress)) ([]byte, time.Duration, error) {

@@ -50,7 +50,7 @@ func (t *Transport) messages(_ http.ResponseWriter, r *request) (int, any, error
 	if err != nil {
 		return 0, nil, core.StoreFault(err)
 	}
-	stored, err := t.Mailboxes.Read(r.Context(), r.caller.UserID, after, int(limit), messagesBudget) //nolint:gosec // at most 500
+	stored, err := t.Mailboxes.Read(r.Context(), r.caller.UserID, after, int(limit), messagesBudget) // at most 500
 	if err != nil {
 		return 0, nil, core.StoreFault(err)
 	}

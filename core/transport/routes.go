@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ type answer func(w http.ResponseWriter, r *request) (status int, body any, err e
 // routes is the table of docs/protocol.md §2.
 func (t *Transport) routes() http.Handler {
 	mux := http.NewServeMux()
-	for path, methods := range map[string]map[string]answer{
+	for route, methods := range map[string]map[string]answer{
 		"/auth/register":        {http.MethodPost: t.limited(t.register)},
 		"/auth/login":           {http.MethodPost: t.limited(t.login)},
 		"/auth/logout":          {http.MethodPost: t.signedIn(t.logout)},
@@ -43,10 +44,23 @@ func (t *Transport) routes() http.Handler {
 		"/readyz":               {http.MethodGet: t.readyz},
 		"/ws":                   {http.MethodGet: t.webSocket},
 	} {
-		mux.Handle(path, t.methods(methods))
+		mux.Handle(route, t.methods(methods))
 	}
-	mux.Handle("/", t.methods(map[string]answer{"": notFound}))
-	return mux
+	nowhere := t.methods(map[string]answer{"": notFound})
+	mux.Handle("/", nowhere)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isClean(r.URL.Path) { // the mux would redirect it before the door has looked at the Host
+			nowhere.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// isClean reports whether a path is spelled as a route is: from the root, without
+// empty, "." and ".." parts.
+func isClean(p string) bool {
+	return path.IsAbs(p) && (path.Clean(p) == p || len(p) > 2 && path.Clean(p) == strings.TrimSuffix(p, "/"))
 }
 
 func notFound(http.ResponseWriter, *request) (int, any, error) {
@@ -83,13 +97,13 @@ func (t *Transport) methods(routes map[string]answer) http.Handler {
 			t.writeFault(w, r, err)
 			return
 		}
-		if hr.Method == http.MethodOptions {
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
 		route := routes[hr.Method]
 		if route == nil {
 			route = routes[""]
+		}
+		if route == nil && hr.Method == http.MethodOptions {
+			w.WriteHeader(http.StatusNoContent)
+			return
 		}
 		if route == nil {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
@@ -111,6 +125,10 @@ func (t *Transport) methods(routes map[string]answer) http.Handler {
 func (t *Transport) admit(w http.ResponseWriter, r *request, methods []string) error {
 	if r.remote.Host == "" || !t.HostAllowed(r.remote.Host) {
 		return statusError{http.StatusMisdirectedRequest, fault.New(fault.InvalidRequest, "The Host header does not name this server; its operator lists its names in server.hosts.")}
+	}
+	if r.ContentLength > wire.MaxBodyBytes { // also where no route would read it
+		_, _ = io.CopyN(io.Discard, r.Body, wire.MaxBodyBytes) // a peer that is still writing would lose the answer to a reset
+		return bodyTooLarge()
 	}
 	origin := r.Header.Get("Origin")
 	if origin == "" {
@@ -181,11 +199,15 @@ func body(w http.ResponseWriter, r *request) ([]byte, error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, fault.Newf(fault.TooLarge, "The body must be at most %d bytes.", wire.MaxBodyBytes)
+		return nil, bodyTooLarge()
 	case err != nil:
 		return nil, fault.New(fault.InvalidRequest, "The body could not be read to its end.").WithCause(err)
 	}
 	return data, nil
+}
+
+func bodyTooLarge() error {
+	return fault.Newf(fault.TooLarge, "The body must be at most %d bytes.", wire.MaxBodyBytes)
 }
 
 // answerTimeout bounds how long a peer may take to read an answer over HTTP, or

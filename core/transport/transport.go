@@ -52,6 +52,7 @@ type Mailboxes interface {
 // Commands lists commands and runs them for the HTTP surface.
 type Commands interface {
 	List(caller core.Caller) []wire.CommandInfo
+	Find(caller core.Caller, name string) (info wire.CommandInfo, ok bool)
 	Dispatch(ctx context.Context, call *core.Call, progress func(core.Progress)) (result []byte, elapsed time.Duration, err error)
 }
 
@@ -159,7 +160,7 @@ func New(o Options) *Transport {
 	}
 	t.http = &http.Server{
 		Handler: t.routes(), TLSConfig: o.TLS, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: log.New(serverLog{o.Logger}, "", 0),
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, DisableGeneralOptionsHandler: true, ErrorLog: log.New(serverLog{o.Logger}, "", 0),
 		BaseContext: func(net.Listener) context.Context { return t.base },
 	}
 	return t
@@ -219,6 +220,7 @@ func (t *Transport) Stop(ctx context.Context) error {
 	select {
 	case <-calls:
 	case <-early.Done():
+		cancelCalls(ctx, conns, calls)
 	}
 	t.mu.Lock()
 	t.closed = true
@@ -248,6 +250,20 @@ func (t *Transport) Stop(ctx context.Context) error {
 	t.requests.Wait()
 	t.serving.Wait()
 	return err
+}
+
+// cancelCalls ends the calls that did not end by themselves, and gives them a
+// moment to say so: every frame gets its final answer.
+func cancelCalls(ctx context.Context, conns []*Conn, ended <-chan struct{}) {
+	for _, c := range conns {
+		c.session.Calls.CancelAll()
+	}
+	brief, cancel := context.WithTimeout(ctx, closeGrace/2)
+	defer cancel()
+	select {
+	case <-ended:
+	case <-brief.Done():
+	}
 }
 
 // leaveRoom ends a little before ctx does, so that the closing handshakes still

@@ -33,7 +33,7 @@ func (t *Transport) webSocket(w http.ResponseWriter, r *request) (int, any, erro
 	if err != nil {
 		return 0, nil, err
 	}
-	if offered := websocket.Subprotocols(r.Request); slices.ContainsFunc(offered, isVersion) && !slices.Contains(offered, wire.Protocol) {
+	if offered := websocket.Subprotocols(r.Request); len(offered) > 0 && !slices.Contains(offered, wire.Protocol) {
 		return 0, nil, fault.Newf(fault.InvalidRequest, "This server speaks the subprotocol %s.", wire.Protocol)
 	}
 	address := addressKey(r.remote.Addr)
@@ -68,8 +68,6 @@ func (t *Transport) webSocket(w http.ResponseWriter, r *request) (int, any, erro
 	})
 	return 0, nil, nil
 }
-
-func isVersion(subprotocol string) bool { return !strings.HasPrefix(subprotocol, wire.BearerPrefix) }
 
 // handshakeToken finds the token in the order of preference: header, subprotocol,
 // query.
@@ -123,7 +121,7 @@ func (t *Transport) welcome(ctx context.Context, s *core.Session) (*wire.Welcome
 	return &wire.Welcome{
 		Protocol: wire.Protocol, UserID: s.UserID(), SessionID: s.Principal.SessionID, ServerTime: wire.FormatTime(t.Now()),
 		Server: core.ServerName + "/" + t.Version, Node: t.Node, LastSeq: box.LastSeq, AckedSeq: box.AckedSeq,
-		HeartbeatMS: uint64(t.Heartbeat / time.Millisecond), TokenExpiresAt: wire.FormatTime(s.Principal.ExpiresAt), //nolint:gosec // positive
-		Limits: wire.Limits{MaxFrameBytes: uint64(t.MaxFrameBytes), Rate: t.Rate, Burst: t.Burst}, //nolint:gosec // positive
+		HeartbeatMS: uint64(t.Heartbeat / time.Millisecond), TokenExpiresAt: wire.FormatTime(s.Principal.ExpiresAt), // positive
+		Limits: wire.Limits{MaxFrameBytes: uint64(t.MaxFrameBytes), Rate: t.Rate, Burst: t.Burst}, // positive
 	}, nil
 }

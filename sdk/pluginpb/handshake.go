@@ -13,11 +13,12 @@ const (
 	// go-plugin handshake line tells it and the proto package names it.
 	ProtocolVersion = 1
 
-	// MagicCookieKey and MagicCookieValue are the environment variable by which a
-	// plugin knows that a server started it. They are no secret and protect
-	// nothing: without them the binary explains itself to the person at the
-	// terminal.
-	MagicCookieKey   = "PLUGBOARD_PLUGIN"
+	// MagicCookieKey names the environment variable by which a plugin knows that a
+	// server started it. It is no secret and protects nothing: without it the
+	// binary explains itself to the person at the terminal.
+	MagicCookieKey = "PLUGBOARD_PLUGIN"
+
+	// MagicCookieValue is what the variable MagicCookieKey holds.
 	MagicCookieValue = "plugboard.plugin.v1"
 
 	// PluginName is the one entry of the go-plugin map on both sides.

@@ -198,8 +198,8 @@ func (h *Host) usersLocked(q *pluginpb.ListUsersRequest) *pluginpb.ListUsersRepl
 		if u.UserID <= q.GetAfter() || q.GetConnectedOnly() && !u.Connected {
 			continue
 		}
-		if len(out.Users) == limit {
-			out.Next = out.Users[limit-1].GetUserId()
+		if len(out.GetUsers()) == limit {
+			out.Next = out.GetUsers()[limit-1].GetUserId()
 			break
 		}
 		user := &pluginpb.User{UserId: u.UserID, Username: u.Username, Connected: u.Connected}

@@ -277,10 +277,10 @@ func (in *Instance) Call(ctx context.Context, name string, params any, opts ...C
 	in.mu.Lock()
 	in.lastID++
 	call.CallId = "call-" + strconv.Itoa(in.lastID)
-	in.calls[call.CallId] = p
+	in.calls[call.GetCallId()] = p
 	in.mu.Unlock()
 	in.send(&pluginpb.ServerMessage{Message: &pluginpb.ServerMessage_Call{Call: call}})
-	answer, err := in.await(ctx, call.CallId, p)
+	answer, err := in.await(ctx, call.GetCallId(), p)
 	if err != nil {
 		return nil, err
 	}

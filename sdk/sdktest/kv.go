@@ -57,8 +57,8 @@ func (h *Host) listLocked(q *pluginpb.KVListRequest) *pluginpb.KVListReply {
 		if !strings.HasPrefix(key, q.GetPrefix()) || key <= q.GetAfter() {
 			continue
 		}
-		if len(out.Entries) == limit {
-			out.Next = out.Entries[limit-1].GetKey()
+		if len(out.GetEntries()) == limit {
+			out.Next = out.GetEntries()[limit-1].GetKey()
 			break
 		}
 		out.Entries = append(out.Entries, entryOf(h.kv[key]))

@@ -90,7 +90,7 @@ func Start(t testing.TB, p sdk.Plugin, opts ...Option) *Instance {
 func Build(t testing.TB, dir, name string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), name)
-	cmd := exec.Command("go", "build", "-o", out, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", out, ".")
 	cmd.Dir = dir
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", dir, err, text)
@@ -102,7 +102,7 @@ func Build(t testing.TB, dir, name string) string {
 // the test's log.
 func StartProcess(t testing.TB, path string, opts ...Option) *Instance {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pb") // short: it holds the path of a Unix socket
+	dir, err := os.MkdirTemp("", "pb") //nolint:usetesting // short: it holds the path of a Unix socket
 	if err != nil {
 		t.Fatalf("make the runtime directory: %v", err)
 	}
@@ -112,7 +112,7 @@ func StartProcess(t testing.TB, path string, opts ...Option) *Instance {
 		t.Fatalf("make the lifeline: %v", err)
 	}
 	t.Cleanup(func() { _ = held.Close() })
-	cmd := exec.Command(path) //nolint:gosec // running the executable under test is the purpose
+	cmd := exec.Command(path) //nolint:noctx // stopProcess ends it
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir,
 		plugin.EnvUnixSocketDir + "=" + dir,

@@ -136,7 +136,7 @@ type Problem struct {
 	Status       int            `json:"status"`
 	Detail       string         `json:"detail"`
 	Code         fault.Code     `json:"code"`
-	RetryAfterMS uint64         `json:"retry_after_ms,omitempty"`
+	RetryAfterMS uint64         `json:"retry_after_ms,omitzero"`
 	Details      jsontext.Value `json:"details,omitempty"`
 }
 

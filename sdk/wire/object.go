@@ -256,7 +256,7 @@ func (o *object) number(name string) *float64 {
 // milliseconds reads an optional wait; one too long for a Duration is cut to the
 // longest, so that no foreign number turns negative.
 func (o *object) milliseconds(name string) time.Duration {
-	return time.Duration(min(o.integer(name), uint64(math.MaxInt64/time.Millisecond))) * time.Millisecond //nolint:gosec // bounded here
+	return time.Duration(min(o.integer(name), uint64(math.MaxInt64/time.Millisecond))) * time.Millisecond // bounded here
 }
 
 // binary reads a required base64 value of exactly size bytes; size < 0 is any.

@@ -143,8 +143,7 @@ func (s *Service) need(capability string) error {
 // refuse turns an error into the reply that carries it; the text of an internal
 // one stays in the log.
 func (s *Service) refuse(req *pluginpb.HostRequest, err error) *pluginpb.HostReply {
-	shown := fault.New(fault.Internal, "")
-	var known *fault.Error
+	var shown, known *fault.Error
 	switch {
 	case errors.As(err, &known) && known.Code != fault.Internal:
 		shown = known
