@@ -52,6 +52,9 @@ func newUsers(o *clientOptions) *cobra.Command {
 					_, _ = fmt.Fprintf(w, "%s\t%s\tsince %s\n", u.UserID, printable(u.Username), u.ConnectedSince)
 				}
 			}
+			if page.Total == 0 && !asJSON {
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "nobody is connected")
+			}
 			if after = page.Next; after == "" {
 				return w.Flush()
 			}
