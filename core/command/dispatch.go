@@ -154,6 +154,7 @@ func (d *Dispatcher) run(ctx context.Context, e *entry, call *core.Call, progres
 		// A command that never said it streams has no one listening for parts.
 		progress = func(core.Progress) {}
 	}
+	progress = d.bounded(e, call, progress)
 	ctx, cancel := context.WithTimeout(ctx, e.policy.deadline(&e.Command, d.callTimeout))
 	defer cancel()
 	inFlight := d.metrics.inFlight.WithLabelValues(e.Plugin)
@@ -170,6 +171,22 @@ func (d *Dispatcher) run(ctx context.Context, e *entry, call *core.Call, progres
 		return nil, fmt.Errorf("check result: %w", err)
 	}
 	return result, nil
+}
+
+// bounded leaves out parts that would not fit a frame, and tells the log of the
+// first of a call.
+func (d *Dispatcher) bounded(e *entry, call *core.Call, progress func(core.Progress)) func(core.Progress) {
+	told := false
+	return func(p core.Progress) {
+		switch {
+		case len(p.Data) <= d.maxResultBytes:
+			progress(p)
+		case !told:
+			told = true
+			d.logger.Warn().Str("command", e.Name).Str("plugin", e.Plugin).Str("call", call.ID).Int("bytes", len(p.Data)).
+				Msg("Progress too large to be passed on was left out")
+		}
+	}
 }
 
 // admit asks everything that can be asked before the plugin is involved, in the

@@ -175,6 +175,21 @@ func TestProgressReachesOnlyStreamingCommands(t *testing.T) {
 	}
 }
 
+// A part that would not fit a frame is left out; those around it are not.
+func TestProgressThatIsTooLargeIsLeftOut(t *testing.T) {
+	d := newDispatcher(t, command.Options{MaxResultBytes: 10})
+	publish(t, d, invokerFunc(func(_ context.Context, _ *core.Call, progress func(core.Progress)) ([]byte, error) {
+		for _, part := range []string{"1", `"0123456789"`, `"01234567"`} {
+			progress(core.Progress{Data: []byte(part)})
+		}
+		return []byte("2"), nil
+	}), core.Command{Name: "tell", Streaming: true})
+	got := ""
+	if _, _, err := d.Dispatch(t.Context(), callOf("tell", ""), func(p core.Progress) { got += string(p.Data) }); err != nil || got != `1"01234567"` {
+		t.Errorf("got %s, %v, want the two parts that fit", got, err)
+	}
+}
+
 func BenchmarkDispatch(b *testing.B) {
 	d := newDispatcher(b, command.Options{})
 	publish(b, d, echo, core.Command{Name: "echo", ParamsSchema: []byte(textSchema)})

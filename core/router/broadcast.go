@@ -11,6 +11,9 @@ import (
 func (r *Router) broadcast(req *core.Request, f *wire.Broadcast) error {
 	out := *f
 	out.From, out.ServerTime = req.Session.UserID(), wire.FormatTime(r.Now())
+	if err := r.fits(req.Raw, func() wire.Frame { return &out }); err != nil {
+		return err
+	}
 	frame := core.EncodeShared(&out)
 	var queued, missed uint64
 	r.Live.Each(func(s *core.Session) {

@@ -23,6 +23,13 @@ func (r *Router) direct(ctx context.Context, req *core.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	req.Message.ServerTime = r.Now()
+	if err := r.fits(req.Raw, func() wire.Frame {
+		delivered := *req.Message
+		delivered.Seq = wire.MaxInteger // the longest there is
+		return delivered.Frame()
+	}); err != nil {
+		return err
+	}
 	stored, err := r.Mailboxes.Append(ctx, req.Message, r.MailboxLimit)
 	if err != nil {
 		return r.notStored(req.Message, err)

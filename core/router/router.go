@@ -46,9 +46,11 @@ type Options struct {
 	Acks         Acknowledger
 	Tokens       Authenticator
 	MailboxLimit int // undelivered messages per user
-	Now          func() time.Time
-	Logger       zerolog.Logger
-	Registerer   prometheus.Registerer // nil: counted but not shown
+	// MaxFrameBytes is the largest frame that a client is sent; 0 sets no limit.
+	MaxFrameBytes int
+	Now           func() time.Time
+	Logger        zerolog.Logger
+	Registerer    prometheus.Registerer // nil: counted but not shown
 }
 
 // Router processes requests. It is immutable and may be used by any number of
@@ -106,6 +108,20 @@ func (r *Router) auth(ctx context.Context, req *core.Request, f *wire.Auth) erro
 	}
 	r.ack(req, &wire.Ack{Status: wire.StatusOK})
 	return nil
+}
+
+// addedBytes is more than the server adds to a frame that it passes on: from, seq
+// and server_time.
+const addedBytes = 256
+
+// fits refuses what would be larger than the limit with what the server adds: a
+// client that holds to the size in its welcome could never get past it. Writing a
+// frame anew makes it no longer otherwise, so most need no look.
+func (r *Router) fits(raw []byte, out func() wire.Frame) error {
+	if r.MaxFrameBytes == 0 || len(raw)+addedBytes <= r.MaxFrameBytes || len(out().Append(nil)) <= r.MaxFrameBytes {
+		return nil
+	}
+	return fault.Newf(fault.TooLarge, "With what the server adds the frame would be larger than %d bytes; leave %d of them free.", r.MaxFrameBytes, addedBytes)
 }
 
 // ack is the final answer to a frame that is not a command.

@@ -132,7 +132,7 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	r := router.New(router.Options{
 		Mailboxes: s.store, Bus: s.delivery, Live: s.hub, Commands: s.commands, Acks: s.delivery, Tokens: s.identity,
-		MailboxLimit: s.cfg.Messages.MailboxLimit, Now: time.Now, Logger: s.log, Registerer: s.registry,
+		MailboxLimit: s.cfg.Messages.MailboxLimit, MaxFrameBytes: int(limits.MaxFrameBytes), Now: time.Now, Logger: s.log, Registerer: s.registry,
 	})
 	chain := pipeline.New(pipeline.Options{
 		Accounts: s.identity, Lookup: s.store, Messages: messages, Flood: flood, RequireEncryption: s.cfg.Messages.RequireEncryption,

@@ -2,9 +2,13 @@ package transport
 
 import (
 	"sync"
+	"time"
 
 	"github.com/plugboard/plugboard/sdk/fault"
 )
+
+// retryConnect is when a refused connection may be worth another try.
+const retryConnect = 5 * time.Second
 
 // caps counts open connections in all, by user and by address. A place is taken
 // before the upgrade, so that a refusal is still an HTTP answer.
@@ -26,11 +30,11 @@ func (c *caps) take(user, address string) error {
 	defer c.mu.Unlock()
 	switch {
 	case c.open >= c.total:
-		return fault.New(fault.RateLimited, "The server has as many connections as it allows; try again later.")
+		return fault.New(fault.RateLimited, "The server has as many connections as it allows; try again later.").WithRetryAfter(retryConnect)
 	case c.users[user] >= c.perUser:
-		return fault.Newf(fault.RateLimited, "This user has %d connections open, which is the limit; close one.", c.perUser)
+		return fault.Newf(fault.RateLimited, "This user has %d connections open, which is the limit; close one.", c.perUser).WithRetryAfter(retryConnect)
 	case c.addresses[address] >= c.perAddress:
-		return fault.Newf(fault.RateLimited, "This address has %d connections open, which is the limit; close one.", c.perAddress)
+		return fault.Newf(fault.RateLimited, "This address has %d connections open, which is the limit; close one.", c.perAddress).WithRetryAfter(retryConnect)
 	}
 	c.open++
 	c.users[user]++
