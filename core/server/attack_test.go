@@ -201,8 +201,7 @@ func TestStopWithRunningCommands(t *testing.T) {
 
 // A peer that never reads costs nobody else anything, nor much memory, and finds
 // its stored messages on its return.
-func TestPeersThatNeverRead(t *testing.T) {
-	t.Parallel()
+func TestPeersThatNeverRead(t *testing.T) { // not parallel: it looks at the heap of the process
 	h := newBareServer(t, plaintext)
 	alice, bob, carol := h.person("alice"), h.person("bob"), h.person("carol")
 	a, c := alice.connect(), carol.connect()
