@@ -31,6 +31,9 @@ help: ## Show this list
 build: need-gcc ## Build the server and the plugins into bin
 	CGO_ENABLED=1 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/plugboard ./cmd/plugboard
 	for p in $(PLUGINS); do CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/plugins/$$p ./plugins/$$p; done
+	chmod -R go-w bin # the server runs no plugin that others could change, whatever the umask
+	@for d in . ..; do if [ -n "$$(find $$d -maxdepth 0 -perm /022 ! -perm -1000)" ]; then \
+	  echo "*** $$(cd $$d && pwd) may be written by others, so the server will not run plugins below it: chmod go-w it ***" >&2; fi; done
 
 .PHONY: run
 run: build ## Build and start a server on 127.0.0.1:8080, data in ./data
