@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,9 +118,10 @@ func (d *Dispatcher) Find(caller core.Caller, name string) (wire.CommandInfo, bo
 }
 
 // Dispatch runs one call to its end: policy, params, deadline, plugin, result,
-// command log. progress may be nil; it must not block, is called from one
-// goroutine at a time and not after Dispatch has returned. elapsed is also
-// told beside an error.
+// command log. progress may be nil; it is called in order, from one goroutine at a
+// time and not after Dispatch has returned, and may block as long as a write may:
+// the plugin does not wait for it. A caller that leaves too much unread has its
+// call cancelled as overloaded. elapsed is also told beside an error.
 //
 // Errors are *fault.Error: unknown_command (also for a command that exists, but
 // not for this caller), signature_required, rate_limited, invalid_params with
@@ -150,18 +152,26 @@ func (d *Dispatcher) run(ctx context.Context, e *entry, call *core.Call, progres
 	if err := d.admit(ctx, e, call); err != nil {
 		return nil, err
 	}
-	if progress == nil || !e.Streaming {
+	ctx, cancel := context.WithTimeout(ctx, e.policy.deadline(&e.Command, d.callTimeout))
+	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	parts := &relay{ctx: ctx, cancel: giveUp, deliver: progress}
+	progress = parts.add
+	if parts.deliver == nil || !e.Streaming {
 		// A command that never said it streams has no one listening for parts.
 		progress = func(core.Progress) {}
 	}
 	progress = d.bounded(e, call, progress)
-	ctx, cancel := context.WithTimeout(ctx, e.policy.deadline(&e.Command, d.callTimeout))
-	defer cancel()
 	inFlight := d.metrics.inFlight.WithLabelValues(e.Plugin)
 	inFlight.Inc()
 	defer inFlight.Dec()
 	result, err := invoke(ctx, e.invoker, call, progress)
-	if err != nil {
+	unread := parts.wait()
+	if cause := context.Cause(ctx); fault.CodeOf(cause) == fault.Overloaded {
+		return nil, cause
+	}
+	if err = cmp.Or(err, unread); err != nil {
 		return nil, err
 	}
 	if len(result) > d.maxResultBytes {

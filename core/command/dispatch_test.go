@@ -209,3 +209,48 @@ func BenchmarkDispatch(b *testing.B) {
 		}
 	}
 }
+
+// A surface that is slow gets every part, in order, before the answer, and holds up
+// nobody meanwhile; one that leaves too much unread loses the call, not some parts.
+func TestProgressIsWholeOrNotAtAll(t *testing.T) {
+	const parts = 3000
+	burst := func(size int) invokerFunc {
+		return func(ctx context.Context, _ *core.Call, progress func(core.Progress)) ([]byte, error) {
+			start := time.Now()
+			for i := range parts {
+				progress(core.Progress{Data: fmt.Appendf(nil, `"%0*d"`, size, i)})
+			}
+			if took := time.Since(start); took != 0 { // on synctest's clock: not at all
+				t.Errorf("the plugin waited %v for a slow surface", took)
+			}
+			return []byte(`{}`), ctx.Err()
+		}
+	}
+	for name, c := range map[string]struct {
+		size int
+		want fault.Code
+	}{"fits": {8, ""}, "too much": {1000, fault.Overloaded}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDispatcher(t, command.Options{})
+				publish(t, d, burst(c.size), core.Command{Name: "tail", Streaming: true})
+				got := 0
+				_, _, err := d.Dispatch(t.Context(), callOf("tail", ""), func(p core.Progress) {
+					if want := fmt.Sprintf(`"%0*d"`, c.size, got); string(p.Data) != want {
+						t.Errorf("got part %s, want %s", p.Data, want)
+					}
+					got++
+					if got%100 == 0 {
+						time.Sleep(time.Millisecond) // a surface that writes now and then
+					}
+				})
+				if fault.CodeOf(err) != c.want {
+					t.Errorf("got %v, want %q", err, c.want)
+				}
+				if c.want == "" && got != parts {
+					t.Errorf("got %d parts, want %d", got, parts)
+				}
+			})
+		})
+	}
+}

@@ -12,9 +12,8 @@ const (
 )
 
 type metrics struct {
-	direct          *prometheus.CounterVec
-	broadcast       *prometheus.CounterVec
-	progressDropped prometheus.Counter
+	direct    *prometheus.CounterVec
+	broadcast *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -25,12 +24,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		broadcast: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plugboard_broadcast_frames_total", Help: "Broadcast frames by connection: queued, or dropped because its queue was full.",
 		}, []string{"outcome"}),
-		progressDropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plugboard_progress_dropped_total", Help: "Progress frames dropped because the connection's queue was full.",
-		}),
 	}
 	if r != nil {
-		r.MustRegister(m.direct, m.broadcast, m.progressDropped)
+		r.MustRegister(m.direct, m.broadcast)
 	}
 	return m
 }

@@ -34,6 +34,12 @@ type outbox struct {
 	closes []wire.Close
 }
 
+func (o *outbox) setFull(full bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.full = full
+}
+
 func (o *outbox) Offer(f *core.Encoded) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -241,8 +247,9 @@ func TestCommandAnswersOnce(t *testing.T) {
 			seen = *c
 			half := 50.0
 			progress(core.Progress{Data: []byte(`"x"`), Percent: &half})
-			out.full = true
-			progress(core.Progress{Data: []byte(`"lost"`)})
+			out.setFull(true)
+			time.AfterFunc(time.Second, func() { out.setFull(false) })
+			progress(core.Progress{Data: []byte(`"late"`)})
 			return []byte(`{"ok":true}`), nil
 		}
 		digest := [32]byte{1}
@@ -255,7 +262,7 @@ func TestCommandAnswersOnce(t *testing.T) {
 		copy(raw, "xxxxxxx") // the reader's buffer is used again
 		close(release)
 		s.Calls.Wait()
-		wantFrames(t, out.take(), `{"type":"progress","id":"a","data":"x","percent":50}`,
+		wantFrames(t, out.take(), `{"type":"progress","id":"a","data":"x","percent":50}`, `{"type":"progress","id":"a","data":"late"}`,
 			`{"type":"response","id":"a","command":"ping","result":{"ok":true},"elapsed_ms":1.5}`)
 		want := core.Call{ID: "a", Command: "ping", Params: []byte(`{"n":1}`), SignatureVerified: true, SignedDigest: digest, Caller: core.Caller{
 			UserID: "alice", Username: "Name", Roles: []string{"user"}, SessionID: "sid", RemoteAddr: "192.0.2.1", Surface: core.SurfaceWebSocket}}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"runtime/debug"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -33,10 +34,7 @@ func (r *Router) run(ctx context.Context, s *core.Session, call *core.Call) {
 		}
 	}()
 	result, elapsed, err := r.Commands.Dispatch(ctx, call, func(p core.Progress) {
-		// A client that does not read its progress loses parts of it, not the answer.
-		if !s.Outbox.Offer(core.Encode(&wire.Progress{ID: call.ID, Data: p.Data, Percent: p.Percent})) {
-			r.metrics.progressDropped.Inc()
-		}
+		await(ctx, s.Outbox, core.Encode(&wire.Progress{ID: call.ID, Data: p.Data, Percent: p.Percent}))
 	})
 	if err != nil {
 		reference := uuid.NewString()
@@ -48,4 +46,20 @@ func (r *Router) run(ctx context.Context, s *core.Session, call *core.Call) {
 		return
 	}
 	s.Outbox.Answer(core.Encode(&wire.Response{ID: call.ID, Command: call.Command, Result: result, Elapsed: elapsed}))
+}
+
+// roomInterval is how often a part that found the queue full looks for room.
+const roomInterval = 5 * time.Millisecond
+
+// await queues a frame once there is room for it. It ends with the call, or with
+// the connection, whose outbox takes everything once it is closing: a client that
+// does not read is cut off by the write deadline.
+func await(ctx context.Context, out core.Outbox, frame *core.Encoded) {
+	for !out.Offer(frame) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(roomInterval):
+		}
+	}
 }

@@ -1,9 +1,9 @@
 package transport
 
 import (
+	"context"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,56 +67,26 @@ func (t *Transport) httpCall(w http.ResponseWriter, r *request) (*core.Call, err
 	return call, err
 }
 
-// eventQueue is how many progress events wait for a peer that reads slowly.
-const eventQueue = 64
-
 // streamCommand answers with server-sent events: progress, then response or
-// error, each with the frame of the WebSocket as its data. Progress comes from the
-// goroutine that serves a whole plugin and must not wait for one peer, so a writer
-// of its own stands between; a peer that does not read loses parts of the
-// progress, not the answer.
+// error, each with the frame of the WebSocket as its data. A peer that stops
+// reading is cut off by the write deadline, one that left ends r.Context: both
+// end the call.
 func (t *Transport) streamCommand(w http.ResponseWriter, r *request, call *core.Call) (int, any, error) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
 	control := http.NewResponseController(w)
-	send := func(event []byte) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	send := func(f wire.Frame) {
 		hurry(w)
-		if _, err := w.Write(event); err == nil {
-			_ = control.Flush() // a peer that left ends r.Context, which ends the call
+		if _, err := w.Write(event(f)); err != nil || control.Flush() != nil {
+			cancel()
 		}
 	}
-	events := make(chan []byte, eventQueue)
-	var writer sync.WaitGroup
-	writer.Go(func() {
-		for e := range events {
-			send(e)
-		}
+	result, elapsed, err := t.Commands.Dispatch(ctx, call, func(p core.Progress) {
+		send(&wire.Progress{ID: call.ID, Data: p.Data, Percent: p.Percent})
 	})
-	var mu sync.Mutex // over ended: a late progress finds nobody
-	ended := false
-	end := sync.OnceFunc(func() {
-		mu.Lock()
-		ended = true
-		close(events)
-		mu.Unlock()
-		writer.Wait()
-	})
-	defer end()
-	result, elapsed, err := t.Commands.Dispatch(r.Context(), call, func(p core.Progress) {
-		e := event(&wire.Progress{ID: call.ID, Data: p.Data, Percent: p.Percent})
-		mu.Lock()
-		defer mu.Unlock()
-		if ended {
-			return
-		}
-		select {
-		case events <- e:
-		default:
-			t.metrics.droppedEvents.Inc()
-		}
-	})
-	end()
-	send(event(t.final(call, result, elapsed, err)))
+	send(t.final(call, result, elapsed, err))
 	return 0, nil, nil
 }
 

@@ -21,7 +21,6 @@ type metrics struct {
 	refused       prometheus.Counter
 	closed        *prometheus.CounterVec
 	droppedFrames *prometheus.CounterVec
-	droppedEvents prometheus.Counter
 	httpFaults    *prometheus.CounterVec
 }
 
@@ -39,15 +38,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		droppedFrames: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plugboard_dropped_frames_total", Help: "Frames dropped from a connection's queue as it ended, by reason. Stored messages among them come again.",
 		}, []string{"reason"}),
-		droppedEvents: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plugboard_dropped_events_total", Help: "Progress events of commands over HTTP dropped because the peer read too slowly.",
-		}),
 		httpFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plugboard_http_faults_total", Help: "HTTP requests answered with a problem document, by code.",
 		}, []string{"code"}),
 	}
 	if r != nil {
-		r.MustRegister(m.connections, m.refused, m.closed, m.droppedFrames, m.droppedEvents, m.httpFaults)
+		r.MustRegister(m.connections, m.refused, m.closed, m.droppedFrames, m.httpFaults)
 	}
 	return m
 }

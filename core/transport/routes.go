@@ -127,7 +127,7 @@ func (t *Transport) admit(w http.ResponseWriter, r *request, methods []string) e
 		return statusError{http.StatusMisdirectedRequest, fault.New(fault.InvalidRequest, "The Host header does not name this server; its operator lists its names in server.hosts.")}
 	}
 	if r.ContentLength > wire.MaxBodyBytes { // also where no route would read it
-		_, _ = io.CopyN(io.Discard, r.Body, wire.MaxBodyBytes) // a peer that is still writing would lose the answer to a reset
+		_, _ = io.CopyN(io.Discard, r.Body, 4*wire.MaxBodyBytes) // a peer that is still writing would lose the answer to a reset
 		return bodyTooLarge()
 	}
 	origin := r.Header.Get("Origin")
