@@ -76,12 +76,14 @@ type Limits struct {
 // Plugins is the plugins and what they may do (docs/plugin.md).
 type Plugins struct {
 	Dir           string                    `koanf:"dir" doc:"Directory of the plugins; empty is plugins beside the executable." unit:"path"`
+	Trust         string                    `koanf:"trust" doc:"owned runs every file that nobody else could have written, locked only those that stand in plugins.lock beside them." unit:"owned or locked"`
+	Sandbox       string                    `koanf:"sandbox" doc:"Confines each plugin as far as the kernel can (auto), or runs none that cannot be confined in full (require)." unit:"auto, require or off"`
 	StartTimeout  time.Duration             `koanf:"start_timeout" doc:"How long a plugin may take to be ready." unit:"duration"`
 	CallTimeout   time.Duration             `koanf:"call_timeout" doc:"Time limit of a call where its command names none." unit:"duration"`
 	DrainTimeout  time.Duration             `koanf:"drain_timeout" doc:"How long calls in flight may go on when a plugin is stopped or replaced." unit:"duration"`
 	MaxConcurrent int                       `koanf:"max_concurrent" doc:"Calls that run at once in one plugin." unit:"calls"`
 	Settings      map[string]map[string]any `koanf:"settings" doc:"Per plugin: an object that is handed to it, checked with its own schema."`
-	Grants        map[string][]string       `koanf:"grants" doc:"Per plugin: what it may ask of the server. A plugin named here has exactly these." unit:"list of server, users, commands"`
+	Grants        map[string][]string       `koanf:"grants" doc:"Per plugin: what it may ask of the server, and what its process may reach. A plugin named here has exactly these." unit:"list of server, users, commands, kv, send, broadcast, net, read:/path, write:/path, exec:/path, observe"`
 	Access        map[string]Access         `koanf:"access" doc:"Per command, or per plugin for all its commands: who may run it and how often."`
 }
 
@@ -124,6 +126,7 @@ func Default() Config {
 			Connections: 20_000, ConnectionsPerUser: 16, ConnectionsPerAddress: 1000, SendQueue: 256,
 		},
 		Plugins: Plugins{
+			Trust: "owned", Sandbox: "auto",
 			StartTimeout: 10 * time.Second, CallTimeout: 30 * time.Second, DrainTimeout: 30 * time.Second, MaxConcurrent: 64,
 			Settings: map[string]map[string]any{},
 			Grants:   map[string][]string{"serverinfo": {"server"}, "usercount": {"users"}, "listcommands": {"commands"}},

@@ -84,7 +84,7 @@ func TestFormats(t *testing.T) {
 
 func TestEveryProblemAtOnce(t *testing.T) {
 	file := write(t, "p.yaml", "server:\n  listn: x\n  listen: 0.0.0.0:80\ntls: {mode: acme}\nlimits: {burst: many, max_frame_bytes: 2MiB}\n"+
-		"auth: {challenge_ttl: 61s}\nstorage: {dsn: [hunter2]}\nplugins: {grants: {w: [kv]}, sandbox: auto}\n")
+		"auth: {challenge_ttl: 61s}\nstorage: {dsn: [hunter2]}\nplugins: {grants: {w: [kv, 'read:here']}, sandbox: maybe}\n")
 	_, err := config.Load(config.Options{File: file, Environ: []string{"PLUGBOARD_CLUSTER__X=1"}})
 	if _, ok := errors.AsType[*config.Error](err); !ok {
 		t.Fatalf("got %v, want *config.Error", err)
@@ -93,7 +93,7 @@ func TestEveryProblemAtOnce(t *testing.T) {
 		"server.listn (" + file + ":2): is no known key; did you mean server.listen?", "server.hosts (default): is not set",
 		`tls.mode (` + file + `:4): is "acme"; want off or files`, `limits.burst (` + file + `:5): is "many"; want a whole number`,
 		"limits.max_frame_bytes (" + file + ":5): is 2MiB; want 1KiB to 1MiB", "auth.challenge_ttl", "storage.dsn (" + file + ":7): is ********",
-		"plugins.grants.w (" + file + `:8): has "kv"`, "plugins.sandbox", "cluster.x (environment PLUGBOARD_CLUSTER__X): is no known key",
+		"plugins.grants.w (" + file + `:8): has "read:here"`, `plugins.sandbox (` + file + `:8): is "maybe"; want auto or require or off`, "cluster.x (environment PLUGBOARD_CLUSTER__X): is no known key",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got\n%v\nwant a line with %q", err, want)

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,8 @@ func (b *builder) choices() {
 		{"auth.registration", c.Auth.Registration, []string{"open", "closed"}},
 		{"storage.driver", c.Storage.Driver, []string{"sqlite"}},
 		{"storage.synchronous", c.Storage.Synchronous, []string{"full", "normal"}},
+		{"plugins.trust", c.Plugins.Trust, []string{"owned", "locked"}},
+		{"plugins.sandbox", c.Plugins.Sandbox, []string{"auto", "require", "off"}},
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
 		{"log.format", c.Log.Format, []string{"auto", "console", "json"}},
 	} {
@@ -148,13 +151,9 @@ func (b *builder) plugins() {
 	for name, list := range p.Grants {
 		key := "plugins.grants." + name
 		b.pluginName(key, name)
-		for _, capability := range list {
-			switch capability {
-			case "server", "users", "commands":
-			case "kv", "send", "broadcast":
-				b.wrongf(key, "has %q, which this server does not offer yet; want server, users or commands", capability)
-			default:
-				b.wrongf(key, "has %q, which is no capability; want server, users or commands", capability)
+		for _, grant := range list {
+			if !validGrant(grant) {
+				b.wrongf(key, "has %q, which is no grant; want server, users, commands, kv, send, broadcast, net, observe, or read:, write: or exec: and an absolute path", shorten(grant))
 			}
 		}
 	}
@@ -171,6 +170,17 @@ func (b *builder) plugins() {
 			b.wrongf(key+".roles", "has an empty role; want names of roles")
 		}
 	}
+}
+
+// validGrant reports whether a plugin can be granted this: a capability of
+// docs/plugin.md §2, or something for its process to reach (§6).
+func validGrant(grant string) bool {
+	switch grant {
+	case "server", "users", "commands", "kv", "send", "broadcast", "net", "observe":
+		return true
+	}
+	kind, path, ok := strings.Cut(grant, ":")
+	return ok && (kind == "read" || kind == "write" || kind == "exec") && filepath.IsAbs(path) && filepath.Clean(path) == path
 }
 
 func (b *builder) pluginName(key, name string) {

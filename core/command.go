@@ -83,14 +83,6 @@ type Catalogue interface {
 	Withdraw(plugin string)
 }
 
-// PluginState is one plugin as operators and serverinfo see it.
-type PluginState struct {
-	Name    string
-	Version string // empty until it has described itself
-	State   string // discovered, starting, ready, draining, stopped, failed, crashed, backoff, quarantined
-	Error   string // the last one, for operators only
-}
-
 // ServerInfo is what a plugin with the capability "server" may know.
 type ServerInfo struct {
 	Name        string

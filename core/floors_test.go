@@ -38,6 +38,7 @@ var floors = []struct {
 	{"core/hub", floor1},
 	{"core/store/...", floor1},
 	{"core/pluginhost/hostsvc", floor1},
+	{"core/pluginhost/sandbox/...", floor1},
 	{"core/pluginhost/testplugin/...", []string{"sdk/..."}}, // plugins, built by the tests
 
 	{"core/store", append([]string{"core/store/..."}, floor1...)},
@@ -64,7 +65,7 @@ var floors = []struct {
 var (
 	floor0 = []string{"sdk/fault", "sdk/wire", "sdk/e2ee", "sdk/pluginpb"}
 	floor1 = append([]string{"core", "core/limit", "core/lifetime", "core/telemetry"}, floor0...)
-	floor2 = append([]string{"core/hub", "core/pluginhost/hostsvc"}, floor1...)
+	floor2 = append([]string{"core/hub", "core/pluginhost/hostsvc", "core/pluginhost/sandbox"}, floor1...)
 )
 
 // testOnly are libraries that users of the module must not get with it.

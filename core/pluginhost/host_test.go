@@ -88,8 +88,8 @@ func (c *catalogue) Withdraw(plugin string) {
 	delete(c.invokers, plugin)
 }
 
-// services is a server with nobody in it.
-type services struct{}
+// services is a server with nobody in it, and nothing but what follows.
+type services struct{ core.HostServices }
 
 func (services) ServerInfo(context.Context) (core.ServerInfo, error) {
 	return core.ServerInfo{Version: "9.9.9", StartedAt: time.Now()}, nil
