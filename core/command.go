@@ -30,6 +30,8 @@ type Command struct {
 	Destructive   bool
 	// Timeout is the author's default; zero takes the server's.
 	Timeout time.Duration
+	// Untimed: no time limit at all, whoever set one. The plugin is under a debugger.
+	Untimed bool
 }
 
 // Example is one worked example of a command, raw JSON.
@@ -102,15 +104,47 @@ type UserCount struct {
 	Connected, Registered int
 }
 
+// PluginSenderPrefix begins the sender of every message from a plugin. No user id
+// has a colon in it, so no user can pass for one.
+const PluginSenderPrefix = "plugin:"
+
+// PluginSender is whom a plugin's messages are from.
+func PluginSender(plugin string) string { return PluginSenderPrefix + plugin }
+
+// SentMessage says under what a plugin's message was committed.
+type SentMessage struct {
+	ID  string
+	Seq uint64 // in the recipient's mailbox
+}
+
+// Reach is how far a broadcast came, in connections.
+type Reach struct {
+	// Queued for so many, Dropped for so many whose queue was full.
+	Queued, Dropped int
+}
+
 // HostServices is what plugins may ask of the server, each behind a capability
-// that the operator granted. Errors are *fault.Error where the code is known.
+// that the operator granted. The plugin that is named is the one whose session the
+// request came on. Errors are *fault.Error where the code is known.
 type HostServices interface {
 	ServerInfo(ctx context.Context) (ServerInfo, error)
 	CountUsers(ctx context.Context) (UserCount, error)
 	// ListUsers is a page of registered users, by user_id behind after.
 	ListUsers(ctx context.Context, after string, limit int) ([]User, error)
+	// ConnectedSince returns an entry for each of userIDs that has an open
+	// connection, with the begin of the oldest.
+	ConnectedSince(ctx context.Context, userIDs []string) (map[string]time.Time, error)
 	// ListCommands is what caller may run.
 	ListCommands(ctx context.Context, caller Caller) ([]wire.CommandInfo, error)
+	// PluginKV is what the plugins keep; its errors are the store's.
+	PluginKV
+	// Send stores a message from the plugin, which is not sealed, in a user's mailbox
+	// and returns when it is committed: unknown_user, mailbox_full, too_large for what
+	// does not fit into a frame, and those of the store.
+	Send(ctx context.Context, plugin, userID, text string) (SentMessage, error)
+	// Broadcast queues a message from the plugin for every connection there is now;
+	// too_large for what does not fit into a frame.
+	Broadcast(ctx context.Context, plugin, text string) (Reach, error)
 }
 
 // CommandRun is one line of the command log. It holds no params and no result.

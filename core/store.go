@@ -23,6 +23,10 @@ var (
 	ErrKeyVersion = errors.New("key version is not the next one")
 	// ErrSeq: an acknowledgement beyond the mailbox's last seq.
 	ErrSeq = errors.New("seq was never given")
+	// ErrRevision: a plugin's key does not have the revision that the write named.
+	ErrRevision = errors.New("key has another revision")
+	// ErrQuota: a plugin's keys would be more, or larger, than its quota.
+	ErrQuota = errors.New("quota reached")
 	// ErrBusy: the writer's queue is full; nothing was done.
 	ErrBusy = errors.New("writer queue full")
 	// ErrClosed: the store is closed.
@@ -123,8 +127,8 @@ type Mailboxes interface {
 // Retention removes what nobody needs any more, in small batches.
 type Retention interface {
 	// Prune removes messages acknowledged before delivered, and spent challenges,
-	// sign-ins, signed command ids and revocations that ended before now. It
-	// returns how many messages went. It stops early when ctx ends.
+	// sign-ins, signed command ids, revocations and plugins' entries that ended before
+	// now. It returns how many messages went. It stops early when ctx ends.
 	Prune(ctx context.Context, now, delivered time.Time) (int, error)
 }
 
@@ -135,6 +139,67 @@ type CommandLog interface {
 	// SpendSigned remembers (from, id) of a signed command until the given time;
 	// ErrIDConflict where it is remembered already.
 	SpendSigned(ctx context.Context, from, id string, digest [32]byte, until time.Time) error
+}
+
+// KVEntry is one key of a plugin.
+type KVEntry struct {
+	Key   string
+	Value []byte
+	// Revision is never 0. It grows with every write of the key.
+	Revision uint64
+	// ExpiresAt is zero for an entry that stays until it is deleted.
+	ExpiresAt time.Time
+}
+
+// KVWrite is one write of a plugin's key.
+type KVWrite struct {
+	Key   string
+	Value []byte // not kept, not changed
+	// IfRevision, where it is not nil, is the revision that the key must have; 0: the
+	// key must not be there.
+	IfRevision *uint64
+	// ExpiresAt is zero for an entry that stays until it is deleted.
+	ExpiresAt time.Time
+}
+
+// KVRange is a piece of a plugin's keys, in the order of their bytes.
+type KVRange struct {
+	// Prefix is what every key begins with; empty: any.
+	Prefix string
+	// After is a key behind which the piece begins, whether or not it is there.
+	After string
+	// Limit is how many entries there are at most, at least 1.
+	Limit int
+	// MaxBytes is about how many bytes of keys and values there are at most; the first
+	// entry comes whatever its size.
+	MaxBytes int
+}
+
+// KVQuota is how much one plugin may keep.
+type KVQuota struct {
+	Keys  int
+	Bytes int64 // of keys and values together
+}
+
+// PluginKV holds what plugins keep, the keys of each apart from all others'. What it
+// is given is checked already. An entry whose ExpiresAt is not after now is, at once
+// and to every method, as if it were not there, and does not count towards the quota.
+//
+// Revisions come from one counter per plugin that only ever grows: no two writes of a
+// plugin get the same, not even when a key was deleted or has expired in between, so
+// that a write under a remembered revision can never meet another entry.
+type PluginKV interface {
+	// KVGet returns the entry of a key; ErrNotFound.
+	KVGet(ctx context.Context, plugin, key string, now time.Time) (KVEntry, error)
+	// KVPut writes a key and returns its new revision; ErrRevision, ErrQuota, upon
+	// which nothing has changed. A write that makes an entry no larger is never
+	// refused for the quota.
+	KVPut(ctx context.Context, plugin string, w *KVWrite, quota KVQuota, now time.Time) (revision uint64, err error)
+	// KVDelete removes a key and reports whether it was there. With ifRevision it is
+	// ErrRevision where the key has another one or is not there.
+	KVDelete(ctx context.Context, plugin, key string, ifRevision *uint64, now time.Time) (deleted bool, err error)
+	// KVList returns a piece of the keys, and whether there are more behind it.
+	KVList(ctx context.Context, plugin string, r KVRange, now time.Time) (entries []KVEntry, more bool, err error)
 }
 
 // SessionRow is one connection as the sessions table keeps it.
@@ -165,6 +230,7 @@ type Store interface {
 	Mailboxes
 	Retention
 	CommandLog
+	PluginKV
 	Sessions
 	// Check writes and reads a row, for health.
 	Check(ctx context.Context) error

@@ -210,8 +210,11 @@ func (h Host) ListCommands(ctx context.Context) ([]CommandInfo, error) {
 }
 
 // Send stores a message from plugin:<name> in a user's mailbox; once it returns nil
-// the message survives a crash. It needs [CapabilitySend], and fails with
-// [ErrUnknownUser] where there is none.
+// the message survives a crash. It is not sealed: the server reads it, and the user's
+// client shows it as a plugin's. It needs [CapabilitySend], and fails with
+// [ErrUnknownUser] where there is none, and with a [HostError] of the code
+// mailbox_full, too_large (a message fits into a frame, 64 KiB as a rule) or
+// rate_limited, whose RetryAfter says how long to wait.
 func (h Host) Send(ctx context.Context, userID, text string) error {
 	if err := validText(userID, text); err != nil {
 		return err
@@ -226,7 +229,8 @@ func (h Host) Send(ctx context.Context, userID, text string) error {
 }
 
 // Broadcast sends a message to everybody who is connected now; it is not stored. It
-// needs [CapabilityBroadcast].
+// needs [CapabilityBroadcast], and fails with a [HostError] of the code too_large or
+// rate_limited as Send does.
 func (h Host) Broadcast(ctx context.Context, text string) error {
 	if err := validText(text); err != nil {
 		return err

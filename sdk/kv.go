@@ -9,8 +9,10 @@ import (
 )
 
 // KV is the plugin's own part of the server's store: keys of 1 to 512 bytes of
-// UTF-8, values of any bytes, under a quota. It survives restarts of the plugin and
-// of the server. All of it needs [CapabilityKV].
+// UTF-8, values of any bytes, up to 1 MiB each, under a quota of, as a rule, 10,000
+// keys and 16 MiB. No other plugin sees it. It survives restarts of the plugin and of
+// the server; what was put is on the disk when Put returns. All of it needs
+// [CapabilityKV].
 type KV struct{ host Host }
 
 // KV is the plugin's part of the server's store.
@@ -20,7 +22,8 @@ func (h Host) KV() KV { return KV{host: h} }
 type Entry struct {
 	Key   string
 	Value []byte
-	// Revision grows with every write of the key and is never 0.
+	// Revision grows with every write of the key and is never 0. It is never given
+	// twice, also not to a key that was deleted, or has expired, and was put again.
 	Revision uint64
 	// ExpiresAt is zero for an entry that stays.
 	ExpiresAt time.Time
@@ -37,7 +40,8 @@ func IfRevision(revision uint64) PutOption {
 // IfAbsent writes only where there is no such key, else [ErrConflict].
 func IfAbsent() PutOption { return IfRevision(0) }
 
-// TTL lets the entry vanish after d, counted in whole milliseconds.
+// TTL lets the entry vanish after d, counted in whole milliseconds, at most a hundred
+// years. A later Put without it makes the entry stay.
 func TTL(d time.Duration) PutOption {
 	return func(r *pluginpb.KVPutRequest) { r.TtlMs = max(d.Milliseconds(), 1) }
 }
@@ -60,7 +64,8 @@ func (k KV) Get(ctx context.Context, key string) (Entry, error) {
 	return entryFrom(e), nil
 }
 
-// Put writes a key and returns its new revision.
+// Put writes a key and returns its new revision. A value that is too large, or goes
+// beyond the quota, is a [HostError] of the code too_large, and nothing is written.
 func (k KV) Put(ctx context.Context, key string, value []byte, options ...PutOption) (revision uint64, err error) {
 	if err := validText(key); err != nil {
 		return 0, err
@@ -86,7 +91,8 @@ func (k KV) Delete(ctx context.Context, key string) error {
 	return k.delete(ctx, &pluginpb.KVDeleteRequest{Key: key})
 }
 
-// DeleteIf removes a key at this revision, else [ErrConflict].
+// DeleteIf removes a key at this revision, else [ErrConflict], also where the key is
+// not there.
 func (k KV) DeleteIf(ctx context.Context, key string, revision uint64) error {
 	return k.delete(ctx, &pluginpb.KVDeleteRequest{Key: key, IfRevision: &revision})
 }

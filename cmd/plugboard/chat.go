@@ -23,7 +23,8 @@ func newChat(o *clientOptions) *cobra.Command {
 		Short:   "Exchange sealed messages with a user, a line each",
 		Long: `Exchange sealed messages with a user. Every line you type is sealed for them, sent
 and confirmed once it is stored; what they send is opened, verified and shown.
-Messages of others are shown with their sender's name. End with Ctrl-D.`,
+Messages of others, and of the server's plugins, are shown with their sender's
+name. End with Ctrl-D.`,
 		Example: `  plugboard chat bob
   plugboard chat alice --as bob`,
 		Args: args(1, 1, "chat bob"),

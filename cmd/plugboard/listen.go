@@ -23,7 +23,8 @@ func newListen(o *clientOptions) *cobra.Command {
 		Short:   "Print what comes in, until interrupted",
 		Long: `Print direct messages (opened and verified), broadcasts, receipts and notices, a
 line each. What was stored while you were away comes first. A message is
-acknowledged once it is printed.`,
+acknowledged once it is printed. What a plugin of the server writes is marked
+"(plugin)": it is the server's word and not sealed.`,
 		Example: `  plugboard listen
   plugboard listen --as bob --json | jq -r 'select(.type=="direct").text'
   plugboard listen --count 1                 # end after one message`,
@@ -83,6 +84,7 @@ func isContent(e client.Event) bool {
 type eventLine struct {
 	Type       string `json:"type"`
 	From       string `json:"from,omitempty"`
+	Plugin     string `json:"plugin,omitempty"`
 	To         string `json:"to,omitempty"`
 	ID         string `json:"id,omitempty"`
 	Seq        uint64 `json:"seq,omitempty"`
@@ -98,11 +100,13 @@ func lineOf(e client.Event) eventLine {
 	switch e := e.(type) {
 	case *client.Message:
 		return eventLine{
-			Type: wire.TypeDirect, From: e.From, ID: e.ID, Seq: e.Seq, Text: string(e.Text), Time: wire.FormatTime(e.SentAt),
+			Type: wire.TypeDirect, From: e.From, Plugin: e.Plugin, ID: e.ID, Seq: e.Seq, Text: string(e.Text), Time: wire.FormatTime(e.SentAt),
 			ServerTime: wire.FormatTime(e.ServerTime), Sealed: &e.Sealed,
 		}
 	case *client.Broadcast:
-		return eventLine{Type: wire.TypeBroadcast, From: e.From, ID: e.ID, Text: e.Text, ServerTime: wire.FormatTime(e.ServerTime), Verified: &e.Verified}
+		return eventLine{
+			Type: wire.TypeBroadcast, From: e.From, Plugin: e.Plugin, ID: e.ID, Text: e.Text, ServerTime: wire.FormatTime(e.ServerTime), Verified: &e.Verified,
+		}
 	case *client.Receipt:
 		return eventLine{Type: wire.TypeReceipt, To: e.To, ID: e.ID, Time: e.At}
 	case *client.Notice:
@@ -129,17 +133,23 @@ func printEvent(w io.Writer, e client.Event, asJSON bool) error {
 func describe(e client.Event) string {
 	switch e := e.(type) {
 	case *client.Message:
-		label := ""
-		if !e.Sealed {
+		from, label := e.From, ""
+		switch {
+		case e.Plugin != "": // the server speaks: there is nobody to have sealed it
+			from, label = e.Plugin, " (plugin)"
+		case !e.Sealed:
 			label = " (NOT SEALED: the server has read it)"
 		}
-		return fmt.Sprintf("%s %s%s: %s", e.SentAt.Local().Format(time.TimeOnly), printable(e.From), label, printable(string(e.Text)))
+		return fmt.Sprintf("%s %s%s: %s", e.SentAt.Local().Format(time.TimeOnly), printable(from), label, printable(string(e.Text)))
 	case *client.Broadcast:
-		label := "to all, not verified"
-		if e.Verified {
+		from, label := e.From, "to all, not verified"
+		switch {
+		case e.Plugin != "":
+			from, label = e.Plugin, "plugin, to all"
+		case e.Verified:
 			label = "to all"
 		}
-		return fmt.Sprintf("%s %s (%s): %s", e.ServerTime.Local().Format(time.TimeOnly), printable(e.From), label, printable(e.Text))
+		return fmt.Sprintf("%s %s (%s): %s", e.ServerTime.Local().Format(time.TimeOnly), printable(from), label, printable(e.Text))
 	case *client.Receipt:
 		return fmt.Sprintf("%s has received %s", printable(e.To), printable(e.ID))
 	case *client.Notice:

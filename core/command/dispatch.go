@@ -138,7 +138,7 @@ func (d *Dispatcher) Dispatch(ctx context.Context, call *core.Call, progress fun
 	}
 	running := *call
 	running.Params = normalParams(call.Params)
-	result, err = d.run(ctx, e, &running, progress)
+	e, result, err = d.run(ctx, e, &running, progress)
 	elapsed = time.Since(begin)
 	if err != nil {
 		result, err = nil, d.shown(e, call, err)
@@ -147,13 +147,41 @@ func (d *Dispatcher) Dispatch(ctx context.Context, call *core.Call, progress fun
 	return result, elapsed, err
 }
 
-// run is Dispatch without its bookkeeping.
-func (d *Dispatcher) run(ctx context.Context, e *entry, call *core.Call, progress func(core.Progress)) ([]byte, error) {
+// run is Dispatch without its bookkeeping. A plugin may be replaced between the
+// look-up of a command and its call; then the call is judged anew by what there is
+// now. It returns the command that ran.
+func (d *Dispatcher) run(ctx context.Context, e *entry, call *core.Call, progress func(core.Progress)) (*entry, []byte, error) {
 	if err := d.admit(ctx, e, call); err != nil {
-		return nil, err
+		return e, nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.policy.deadline(&e.Command, d.callTimeout))
-	defer cancel()
+	for {
+		result, err := d.once(ctx, e, call, progress)
+		if !errors.Is(err, core.ErrReplaced) {
+			return e, result, err
+		}
+		next, ok := d.catalogue.find(call.Command, &call.Caller)
+		switch {
+		case !ok:
+			return e, nil, fault.Newf(fault.UnknownCommand, "Command %q was removed a moment ago.", e.Name)
+		case ctx.Err() != nil:
+			return e, nil, ctx.Err()
+		case next.policy.requireSignature && !call.SignatureVerified:
+			return e, nil, signatureRequired(next)
+		}
+		if err := next.params.validate(call.Params); err != nil {
+			return next, nil, err
+		}
+		e = next
+	}
+}
+
+// once has one version of a command run a call.
+func (d *Dispatcher) once(ctx context.Context, e *entry, call *core.Call, progress func(core.Progress)) ([]byte, error) {
+	if !e.Untimed {
+		timed, cancel := context.WithTimeout(ctx, e.policy.deadline(&e.Command, d.callTimeout))
+		defer cancel()
+		ctx = timed
+	}
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	parts := &relay{ctx: ctx, cancel: giveUp, deliver: progress}
@@ -204,7 +232,7 @@ func (d *Dispatcher) bounded(e *entry, call *core.Call, progress func(core.Progr
 // refused may be mended and sent again under it.
 func (d *Dispatcher) admit(ctx context.Context, e *entry, call *core.Call) error {
 	if e.policy.requireSignature && !call.SignatureVerified {
-		return fault.Newf(fault.SignatureRequired, "Command %q runs only when its frame is signed.", e.Name)
+		return signatureRequired(e)
 	}
 	if err := d.rates.take(e, call.Caller.UserID); err != nil {
 		return err
@@ -220,6 +248,10 @@ func (d *Dispatcher) admit(ctx context.Context, e *entry, call *core.Call) error
 		return fault.Newf(fault.IDConflict, "The signed command %q was taken before; sign a new one with another id.", call.ID)
 	}
 	return core.StoreFault(err)
+}
+
+func signatureRequired(e *entry) error {
+	return fault.Newf(fault.SignatureRequired, "Command %q runs only when its frame is signed.", e.Name)
 }
 
 // invoke is the door behind which a panic of our own costs one call and not the

@@ -254,3 +254,52 @@ func TestProgressIsWholeOrNotAtAll(t *testing.T) {
 		})
 	}
 }
+
+func TestReplacedCommandsAreJudgedAnew(t *testing.T) {
+	d := newDispatcher(t, command.Options{})
+	var next func()
+	replaced := invokerFunc(func(context.Context, *core.Call, func(core.Progress)) ([]byte, error) {
+		next()
+		return nil, core.ErrReplaced
+	})
+	for name, c := range map[string]struct {
+		then func()
+		code fault.Code // "" where the call succeeds
+	}{
+		"same command": {func() { publish(t, d, echo, core.Command{Name: "echo", ParamsSchema: []byte(`{"type":"object"}`)}) }, ""},
+		"other schema": {func() { publish(t, d, echo, core.Command{Name: "echo", ParamsSchema: []byte(textSchema)}) }, fault.InvalidParams},
+		"command gone": {func() { d.Catalogue().Withdraw("echo") }, fault.UnknownCommand},
+		"replaced twice": {func() {
+			publish(t, d, invokerFunc(func(context.Context, *core.Call, func(core.Progress)) ([]byte, error) {
+				publish(t, d, echo, core.Command{Name: "echo", ParamsSchema: []byte(`{"type":"object"}`)})
+				return nil, core.ErrReplaced
+			}), core.Command{Name: "echo", ParamsSchema: []byte(`{"type":"object"}`)})
+		}, ""},
+	} {
+		publish(t, d, replaced, core.Command{Name: "echo", ParamsSchema: []byte(`{"type":"object"}`)})
+		next = c.then
+		result, _, err := d.Dispatch(t.Context(), callOf("echo", `{"n":1}`), nil)
+		if c.code == "" && (err != nil || string(result) != `{"n":1}`) {
+			t.Errorf("%s: got %s, %v", name, result, err)
+		}
+		if fault.CodeOf(err) != c.code && err != nil {
+			t.Errorf("%s: got %v, want %s", name, err, c.code)
+		}
+		if c.code != "" && err == nil {
+			t.Errorf("%s: the call succeeded, want %s", name, c.code)
+		}
+	}
+}
+
+func TestUntimedCommandsHaveNoDeadline(t *testing.T) {
+	d := newDispatcher(t, command.Options{CallTimeout: time.Second, Access: map[string]command.Policy{"echo": {Timeout: time.Second}}})
+	publish(t, d, invokerFunc(func(ctx context.Context, _ *core.Call, _ func(core.Progress)) ([]byte, error) {
+		if _, ok := ctx.Deadline(); ok {
+			t.Error("a command under a debugger has a deadline")
+		}
+		return []byte("{}"), nil
+	}), core.Command{Name: "echo", ParamsSchema: []byte(`{"type":"object"}`), Untimed: true})
+	if _, _, err := d.Dispatch(t.Context(), callOf("echo", "{}"), nil); err != nil {
+		t.Error(err)
+	}
+}

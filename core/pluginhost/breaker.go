@@ -36,6 +36,15 @@ type history struct {
 	streak      int         // failures since the last stable time
 	quarantined bool        // half open: the next start is a probe
 	probes      int         // probes that failed
+	start       time.Time   // of what failed; zero where that is not known
+}
+
+// began notes when what is about to be judged was started: the time between two
+// starts is what a crash loop is made of, so one that ran for long starts again at
+// once.
+func (h history) began(at time.Time) history {
+	h.start = at
+	return h
 }
 
 // verdict is what to do next.
@@ -69,7 +78,11 @@ func (h history) decide(e event, now time.Time, jitter float64) (history, verdic
 	// Full jitter between the least wait and what has grown: plugins that fell
 	// together do not rise together.
 	ceiling := grow(backoffFirst, backoffMost, h.streak)
-	return next, verdict{StateBackoff, backoffFirst + time.Duration(jitter*float64(ceiling-backoffFirst))}
+	wait := backoffFirst + time.Duration(jitter*float64(ceiling-backoffFirst))
+	if !h.start.IsZero() {
+		wait = max(0, wait-now.Sub(h.start))
+	}
+	return next, verdict{StateBackoff, wait}
 }
 
 func (h history) recent(now time.Time) []time.Time {

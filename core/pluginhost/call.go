@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plugboard/plugboard/core"
@@ -19,15 +20,40 @@ type pending struct {
 	call    *core.Call
 	release func() // gives its place back; called once
 	done    chan outcome
+	fate    atomic.Int32 // whether the plugin may have it
 
 	mu       sync.Mutex
 	progress func(core.Progress) // nil once nobody listens
 }
 
+// What may have become of a call: it is decided once whether the sender takes it or
+// the end of the session.
+const (
+	fateQueued int32 = iota
+	fateSent
+	fateUnsent
+)
+
+// send reports whether the call is to be sent.
+func (p *pending) send() bool { return p.fate.CompareAndSwap(fateQueued, fateSent) }
+
+// lose reports whether the call had been sent when the session ended.
+func (p *pending) lose() bool { return !p.fate.CompareAndSwap(fateQueued, fateUnsent) }
+
 type outcome struct {
 	result []byte
 	err    error
 }
+
+// lostError says that a session ended before it answered a call. Unless the call
+// had been sent, it may be tried elsewhere.
+type lostError struct {
+	sent  bool
+	cause error // for the caller
+}
+
+func (e *lostError) Error() string { return e.cause.Error() }
+func (e *lostError) Unwrap() error { return e.cause }
 
 // finish is called once, by whoever took the call out of the session's map.
 func (p *pending) finish(result []byte, err error) {
@@ -52,8 +78,8 @@ func (p *pending) abandon() {
 }
 
 // call runs one call to its answer, to the end of ctx or to the end of the
-// session, and with errGone when that was over before the call began. release is called exactly once, when the plugin no longer works on it,
-// which may be long after call has returned.
+// session, which is a *lostError. release is called exactly once, when the plugin
+// no longer works on it, which may be long after call has returned.
 func (s *session) call(ctx context.Context, call *core.Call, progress func(core.Progress), release func()) ([]byte, error) {
 	if len(call.Params) > maxParamsBytes {
 		release()
@@ -67,7 +93,7 @@ func (s *session) call(ctx context.Context, call *core.Call, progress func(core.
 		return nil, err
 	}
 	select {
-	case s.queue <- &pluginpb.ServerMessage{Message: &pluginpb.ServerMessage_Call{Call: messageOf(ctx, id, call)}}:
+	case s.queue <- outgoing{&pluginpb.ServerMessage{Message: &pluginpb.ServerMessage_Call{Call: messageOf(ctx, id, call)}}, p}:
 	case <-ctx.Done():
 		// The plugin never heard of it.
 		if s.remove(id) != nil {

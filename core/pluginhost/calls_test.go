@@ -157,7 +157,7 @@ func TestLargeResults(t *testing.T) {
 
 func TestHostRequests(t *testing.T) {
 	w := newWorld(t, "good").start(func(o *pluginhost.Options) {
-		o.Grants = map[string][]string{"good": {"server", "commands", "kv"}}
+		o.Grants = map[string][]string{"good": {"server", "commands"}}
 	})
 	w.wantResult("good.host", `{"ask":"server"}`, `{"code":"","version":"9.9.9"}`)
 	w.wantResult("good.host", `{"ask":"commands"}`, `{"code":"","command":"for_alice","version":""}`)

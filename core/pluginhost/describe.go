@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +35,9 @@ const (
 // description is what a plugin said of itself, checked.
 type description struct {
 	version  string
+	summary  string
+	homepage string
+	license  string
 	needs    []string
 	commands []core.Command
 }
@@ -50,7 +55,10 @@ func describe(plugin string, d *pluginpb.DescribeResponse) (*description, error)
 	}
 	c.that(len(d.GetSettingsSchema()) == 0 || isObject(d.GetSettingsSchema(), maxSchemaBytes), "its settings schema is not one JSON object of at most %d bytes", maxSchemaBytes)
 	c.that(len(d.GetCommands()) > 0 && len(d.GetCommands()) <= maxCommands, "it has %d commands, want 1 to %d", len(d.GetCommands()), maxCommands)
-	out := &description{version: d.GetVersion(), needs: d.GetCapabilities()}
+	out := &description{
+		version: d.GetVersion(), needs: d.GetCapabilities(), summary: clean(d.GetSummary()),
+		homepage: clip(clean(d.GetHomepage()), maxSummaryBytes), license: clip(clean(d.GetLicense()), maxSummaryBytes),
+	}
 	seen := map[string]bool{}
 	for _, cmd := range d.GetCommands() {
 		c.command(plugin, cmd)
@@ -119,6 +127,10 @@ func commandOf(plugin, version string, d *pluginpb.CommandDescription) core.Comm
 	return cmd
 }
 
+// sameCommands reports whether two offers are one: for their callers nothing
+// changes from one to the other.
+func sameCommands(a, b []core.Command) bool { return reflect.DeepEqual(a, b) }
+
 func isJSON(raw []byte, most int) bool {
 	return len(raw) <= most && jsontext.Value(raw).IsValid()
 }
@@ -138,3 +150,17 @@ func grantsFor(needs, granted []string) []string {
 	}
 	return grants
 }
+
+// validGrant reports whether an operator may grant this: a capability, or something
+// for the process to reach.
+func validGrant(grant string) bool {
+	kind, path, ok := strings.Cut(grant, ":")
+	return hostsvc.ValidCapability(grant) || grant == grantNet || grant == grantObserve ||
+		ok && slices.Contains([]string{"read", "write", "exec"}, kind) && filepath.IsAbs(path)
+}
+
+// Grants that are no capabilities.
+const (
+	grantNet     = "net"     // the process may use the network
+	grantObserve = "observe" // whatever it asks for is answered, and noted
+)

@@ -88,6 +88,13 @@ func unavailable(plugin, why string) *fault.Error {
 	return fault.Newf(fault.PluginUnavailable, "Plugin %q %s.", plugin, why).WithRetryAfter(retryUnavailable)
 }
 
+// unknownOutcome is what the caller of a call gets that a plugin had begun when it
+// ended.
+func unknownOutcome(plugin string) *fault.Error {
+	return fault.Newf(fault.PluginUnavailable, "Plugin %q stopped working in the middle of the call; whether the command took effect is not known.", plugin).
+		WithRetryAfter(retryUnavailable)
+}
+
 func shuttingDown() *fault.Error {
 	return fault.New(fault.ShuttingDown, "The server is shutting down; no command is started any more.")
 }

@@ -1,11 +1,13 @@
 package pluginhost
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"github.com/hashicorp/go-plugin/runner"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
 
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost/hostsvc"
@@ -33,18 +36,25 @@ const (
 	exitGrace    = 2 * time.Second
 )
 
-// launch is everything that one start of a plugin needs.
+// launch is everything that one start of a plugin needs. It does not change.
 type launch struct {
 	plugin        string
-	binary        *binary
-	dir           string // of this generation, not yet made
-	settings      []byte // one JSON object, or nil
+	binary        *binary // nil for one that is attached
+	dir           string  // of this generation, not yet made
+	settings      []byte  // one JSON object, or nil
 	granted       []string
 	host          core.HostServices
+	usage         *hostsvc.Usage
 	maxConcurrent int
 	timeout       time.Duration
 	log           zerolog.Logger
 	metrics       *metrics
+}
+
+// same reports whether another start would lead to what this one led to.
+func (l *launch) same(other *launch) bool {
+	return l.binary != nil && other.binary != nil && l.binary.SHA256 == other.binary.SHA256 &&
+		bytes.Equal(l.settings, other.settings) && slices.Equal(l.granted, other.granted)
 }
 
 // refusal is the error of a start that would end in the same way each time.
@@ -57,19 +67,37 @@ func (r *refusal) Unwrap() error { return r.err }
 // on that, and what it said of itself. It is immutable once started, used once, and
 // closed by its supervisor.
 type generation struct {
+	launch      launch
+	began       time.Time
 	description *description
+	grants      []string
+	attached    bool
 	session     *session
 	places      *semaphore.Weighted
-	max         int64
+	offer       *offer // set by the supervisor before any call comes
 
-	plugin  string
-	dir     string
-	client  *plugin.Client
-	process *process
+	// open ends when no call may enter any more; shut ends it.
+	open context.Context
+	shut context.CancelFunc
+
+	client  *plugin.Client   // nil for one that is attached
+	conn    *grpc.ClientConn // nil for one that is not
+	process *process         // never started for one that is attached
+	pid     int
 	out     *output
 
 	killOnce sync.Once
 	killed   chan struct{} // closed when go-plugin has cleaned up
+}
+
+func newGeneration(l launch) *generation {
+	dropped := l.metrics.outputDropped.WithLabelValues(l.plugin)
+	g := &generation{
+		launch: l, began: time.Now(), killed: make(chan struct{}), places: semaphore.NewWeighted(int64(l.maxConcurrent)),
+		out: &output{log: l.log, dropped: func(n int) { dropped.Add(float64(n)) }},
+	}
+	g.open, g.shut = context.WithCancel(context.Background())
+	return g
 }
 
 // startGeneration starts the plugin's process and takes it through handshake,
@@ -79,26 +107,22 @@ type generation struct {
 func startGeneration(ctx context.Context, l launch) (*generation, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	dropped := l.metrics.outputDropped.WithLabelValues(l.plugin)
-	g := &generation{
-		plugin: l.plugin, dir: l.dir, killed: make(chan struct{}), max: int64(l.maxConcurrent),
-		places: semaphore.NewWeighted(int64(l.maxConcurrent)),
-		out:    &output{log: l.log, dropped: func(n int) { dropped.Add(float64(n)) }},
-	}
+	g := newGeneration(l)
 	g.process = newProcess(l.plugin, l.binary.Path, l.dir, g.out)
 	if err := os.Mkdir(l.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
-	err := g.open(ctx, l)
+	err := g.connect(ctx, l)
 	if err == nil {
+		g.pid = pidOf(g.process.ID())
 		return g, nil
 	}
 	g.close(err)
 	return nil, g.explain(ctx, l, err)
 }
 
-// open is startGeneration without its cleaning up.
-func (g *generation) open(ctx context.Context, l launch) error {
+// connect is startGeneration without its cleaning up.
+func (g *generation) connect(ctx context.Context, l launch) error {
 	g.client = plugin.NewClient(g.config(l))
 	// go-plugin's calls carry no deadline. The death of the process ends them all.
 	stop := context.AfterFunc(ctx, g.process.kill)
@@ -115,6 +139,11 @@ func (g *generation) open(ctx context.Context, l launch) error {
 	if !ok {
 		return fmt.Errorf("dispense: got %T", raw)
 	}
+	return g.introduce(ctx, client, l)
+}
+
+// introduce asks who it is and opens the session.
+func (g *generation) introduce(ctx context.Context, client pluginpb.PluginClient, l launch) error {
 	said, err := client.Describe(ctx, &pluginpb.DescribeRequest{Server: core.ServerName})
 	if err != nil {
 		return fmt.Errorf("ask for the description: %w", err)
@@ -133,13 +162,20 @@ func (g *generation) converse(client pluginpb.PluginClient, l launch) error {
 		cancel()
 		return fmt.Errorf("open session: %w", err)
 	}
-	grants := grantsFor(g.description.needs, l.granted)
-	service := hostsvc.New(hostsvc.Options{Plugin: l.plugin, Grants: grants, Host: l.host, Logger: l.log})
-	if err := configure(s, l.settings, grants); err != nil {
+	g.grants = grantsFor(g.description.needs, l.granted)
+	service := hostsvc.New(hostsvc.Options{
+		Plugin: l.plugin, Grants: g.grants, Host: l.host, Usage: l.usage, Observe: slices.Contains(l.granted, grantObserve), Logger: l.log,
+	})
+	told := g.grants
+	if slices.Contains(l.granted, grantObserve) {
+		told = g.description.needs // what it was not told of, it would not ask for
+	}
+	if err := configure(s, l.settings, told); err != nil {
 		cancel()
 		return err
 	}
 	g.session = newSession(ctx, cancel, l.plugin, s, service, g.out, l.metrics, l.maxConcurrent)
+	context.AfterFunc(ctx, g.shut)
 	g.session.start()
 	return nil
 }
@@ -208,6 +244,7 @@ func (g *generation) ended() <-chan struct{} { return g.session.ended }
 // SIGQUIT, before it is killed. It returns when the process has exited or has had
 // its time.
 func (g *generation) dump() {
+	g.out.startDump()
 	g.process.signal(syscall.SIGQUIT)
 	timer := time.NewTimer(dumpGrace)
 	defer timer.Stop()
@@ -232,7 +269,7 @@ func (g *generation) lastBreath() {
 // no other follows, which the slot has seen to before. It returns when the plugin
 // has closed its stream, or with the reason why it did not before ctx ended.
 func (g *generation) drain(ctx context.Context) error {
-	if err := g.places.Acquire(ctx, g.max); err != nil {
+	if err := g.places.Acquire(ctx, int64(g.launch.maxConcurrent)); err != nil {
 		return fmt.Errorf("wait for %d calls: %w", g.session.inFlight(), err)
 	}
 	g.session.drain()
@@ -247,8 +284,11 @@ func (g *generation) drain(ctx context.Context) error {
 }
 
 // stop asks the process to end and reports whether it did before ctx ended. Close
-// must follow.
+// must follow. One that is attached is not ours to end.
 func (g *generation) stop(ctx context.Context) bool {
+	if g.attached {
+		return true
+	}
 	g.cleanUp()
 	select {
 	case <-g.process.exited:
@@ -267,6 +307,9 @@ func (g *generation) cleanUp() {
 			if g.client != nil {
 				g.client.Kill()
 			}
+			if g.conn != nil {
+				_ = g.conn.Close() // the calls on it have ended
+			}
 		}()
 	})
 }
@@ -274,6 +317,7 @@ func (g *generation) cleanUp() {
 // close ends everything that belongs to the generation and waits for it: calls in
 // flight fail with err, the process group is killed, its directory removed.
 func (g *generation) close(err error) {
+	g.shut()
 	if g.session != nil {
 		g.session.end(err)
 	}
@@ -283,7 +327,10 @@ func (g *generation) close(err error) {
 	if g.session != nil {
 		g.session.wait()
 	}
-	if err := os.RemoveAll(g.dir); err != nil {
+	if g.attached {
+		return
+	}
+	if err := os.RemoveAll(g.launch.dir); err != nil {
 		g.out.log.Warn().Err(err).Msg("Run directory of a plugin stays behind")
 	}
 }
@@ -321,7 +368,24 @@ func (g *generation) explain(ctx context.Context, l launch, err error) error {
 	return errors.New(strings.Join(story, "; "))
 }
 
-// obituary is the story of a generation that had been ready.
-func (g *generation) obituary() (status string, stderr []string) {
-	return g.process.status, g.out.last()
+// obituary is the story of a generation that had been ready since then. It is over.
+func (g *generation) obituary(how string, since time.Time) core.PluginCrash {
+	calls, _ := g.session.cause()
+	now := time.Now()
+	return core.PluginCrash{
+		At: now.UTC(), Version: g.description.version, How: how, Status: g.process.status, Uptime: now.Sub(since),
+		Stderr: g.out.last(), Calls: calls, Dump: g.out.dumped(),
+	}
+}
+
+// tell notes what an operator may know of the generation.
+func (g *generation) tell(d *core.PluginDetail) {
+	said := g.description
+	d.Version, d.Summary, d.Homepage, d.License = said.version, said.summary, said.homepage, said.license
+	d.Needs, d.Grants, d.Commands = said.needs, g.grants, said.commands
+	d.PID, d.Attached = g.pid, g.attached
+	d.File, d.SHA256 = "", ""
+	if g.launch.binary != nil {
+		d.SHA256 = g.launch.binary.SHA256
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ const (
 
 // Options configure a [Host]. Dir, RunDir, Host and Catalogue are required.
 type Options struct {
-	// Dir holds the plugins, one executable file each.
+	// Dir holds the plugins, one executable file each. It is watched.
 	Dir string
 	// RunDir is the server's own directory for running them (0700): made if absent,
 	// swept at the start, emptied at the stop, locked meanwhile. A short path: sockets
@@ -60,25 +61,42 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Host runs the plugins of a directory. Ready, States and Reset may be called from
+// Host runs the plugins of a directory, and follows what becomes of their files. It
+// implements core.PluginOperator; that, Ready, States and Configure may be used from
 // any goroutine after Start has returned.
 type Host struct {
 	o       Options
 	metrics *metrics
+	asked   *hostsvc.Metrics
 
 	ready   chan struct{}
 	waiting atomic.Int64 // plugins that are neither ready nor have failed
+	looks   chan chan<- struct{}
 	closing chan struct{}
 	stopped chan struct{} // closed when nothing is left
 	// patience ends when a stop has no time left to be gentle.
 	patience context.Context
 	giveUp   context.CancelFunc
 
-	mu          sync.Mutex
-	started     bool
-	stopping    bool
-	runDir      *runDir
-	supervisors []*supervisor // by name; fixed once started
+	mu       sync.Mutex
+	started  bool
+	stopping bool
+	house    *house
+	policies policies
+	slots    map[string]*supervisor
+	leaving  []*supervisor // removed, and perhaps not gone yet
+	watching sync.WaitGroup
+}
+
+// policies are what operators set, by plugin.
+type policies struct {
+	settings map[string][]byte
+	grants   map[string][]string
+}
+
+func (p policies) of(plugin string) policy {
+	grants, named := p.grants[plugin]
+	return policy{settings: p.settings[plugin], grants: grants, named: named}
 }
 
 // New checks the options; every problem is named.
@@ -94,8 +112,20 @@ func New(o Options) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register plugin metrics: %w", err)
 	}
-	h := &Host{o: o, metrics: m, ready: make(chan struct{}), closing: make(chan struct{}), stopped: make(chan struct{})}
+	asked, err := hostsvc.NewMetrics(o.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register plugin metrics: %w", err)
+	}
+	h := &Host{
+		o: o, metrics: m, asked: asked, policies: policies{o.Settings, o.Grants}, slots: make(map[string]*supervisor),
+		ready: make(chan struct{}), looks: make(chan chan<- struct{}), closing: make(chan struct{}), stopped: make(chan struct{}),
+	}
 	h.patience, h.giveUp = context.WithCancel(context.Background())
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(&processCollector{host: h}); err != nil {
+			return nil, fmt.Errorf("register plugin metrics: %w", err)
+		}
+	}
 	return h, nil
 }
 
@@ -114,105 +144,185 @@ func (o *Options) check() error {
 	c.that(o.Catalogue != nil, "no catalogue")
 	c.that(o.StartTimeout >= 0 && o.DrainTimeout >= 0 && o.HealthInterval >= 0, "a negative time")
 	c.that(o.MaxConcurrent >= 0 && o.MaxConcurrent <= 1000, "max concurrent is %d, want 1 to 1000", o.MaxConcurrent)
-	for name, settings := range o.Settings {
+	c.policies(policies{o.Settings, o.Grants})
+	return c.named("plugin host options")
+}
+
+func (c *checker) policies(p policies) {
+	for name, settings := range p.settings {
 		c.that(isObject(settings, maxSchemaBytes), "settings of %q are not one JSON object", name)
 	}
-	for name, grants := range o.Grants {
+	for name, grants := range p.grants {
 		for _, g := range grants {
-			c.that(hostsvc.ValidCapability(g), "%q is granted %q, which is no capability", name, g)
+			c.that(validGrant(g), "%q is granted %q, which is no capability and nothing for a process to reach", name, g)
 		}
 	}
+}
+
+// named is everything that is wrong, in an order that does not change.
+func (c *checker) named(what string) error {
 	if len(c.wrong) == 0 {
 		return nil
 	}
 	slices.Sort(c.wrong)
-	return fmt.Errorf("plugin host options: %s", strings.Join(c.wrong, "; "))
+	return fmt.Errorf("%s: %s", what, strings.Join(c.wrong, "; "))
 }
 
-// Start scans the directory and starts every plugin in it, in parallel. It returns
+// Start looks at the directory and starts every plugin in it, in parallel. It returns
 // without waiting for them: a plugin that does not start never stops the server
-// (docs/plugin.md §3). Its error is about the directories only; a plugins directory
+// (docs/plugin.md §3). Its error is about the run directory only; a plugins directory
 // that does not exist is none.
 func (h *Host) Start(context.Context) error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.started {
+		h.mu.Unlock()
 		return errors.New("start plugin host: started before")
 	}
-	names, err := scan(h.o.Dir, h.o.Logger)
+	run, err := openRunDir(h.o.RunDir)
 	if err != nil {
-		return err
-	}
-	if h.runDir, err = openRunDir(h.o.RunDir); err != nil {
+		h.mu.Unlock()
 		return err
 	}
 	h.started = true
-	h.waiting.Store(int64(len(names)) + 1)
-	for _, name := range names {
-		v := h.newSupervisor(name)
-		h.supervisors = append(h.supervisors, v)
-		go v.run()
+	h.house = &house{
+		dir: h.o.Dir, runDir: run, binaries: newBinaries(run.binaries()), catalogue: h.o.Catalogue, host: h.o.Host,
+		maxConcurrent: h.o.MaxConcurrent, startTimeout: h.o.StartTimeout, interval: h.o.HealthInterval, drainTime: h.o.DrainTimeout,
+		metrics: h.metrics, asked: h.asked, usages: make(map[string]*hostsvc.Usage),
 	}
-	h.settle() // the one that stands for this function
+	h.waiting.Store(1) // stands for this function
+	h.mu.Unlock()
+
+	w := &watcher{dir: h.o.Dir, log: h.o.Logger, told: h.apply, files: make(map[string]sight)}
+	w.open()
+	w.look(time.Now(), 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	h.watching.Go(func() { w.watch(ctx, h.looks) })
+	context.AfterFunc(h.patience, cancel)
+	h.watching.Go(func() {
+		<-h.closing
+		cancel()
+	})
+	h.settle()
 	return nil
 }
 
-func (h *Host) newSupervisor(name string) *supervisor {
-	log := h.o.Logger.With().Str("plugin", name).Logger()
-	return &supervisor{
-		slot: newSlot(name, h.o.MaxConcurrent, h.metrics, h.settle),
-		dir:  h.o.Dir, runDir: h.runDir, catalogue: h.o.Catalogue, log: log, metrics: h.metrics,
-		interval: h.o.HealthInterval, drainTime: h.o.DrainTimeout,
-		template: launch{
-			plugin: name, settings: h.o.Settings[name], granted: h.o.Grants[name], host: h.o.Host,
-			maxConcurrent: h.o.MaxConcurrent, timeout: h.o.StartTimeout, log: log, metrics: h.metrics,
-		},
-		resets: make(chan struct{}, 1), closing: h.closing, patience: h.patience, done: make(chan struct{}),
+// apply does what a look at the directory calls for. The watcher alone calls it. A
+// supervisor is never waited for under the lock, because a plugin may at that moment
+// ask for what the lock protects.
+func (h *Host) apply(c changes) {
+	for _, name := range c.gone {
+		if v := h.slot(name); v != nil {
+			h.remove(name, v)
+		}
+	}
+	for name := range c.present {
+		if v := h.slot(name); v == nil || !v.order(v.fileIs) {
+			h.add(name, true)
+		}
+	}
+	if c.lock {
+		for _, v := range h.all() {
+			v.order(v.lockIs)
+		}
 	}
 }
 
+func (h *Host) slot(name string) *supervisor {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.slots[name]
+}
+
+// remove takes the place of a plugin whose file is gone away; a plugin that comes
+// under the same name has another place. One that is attached stays.
+func (h *Host) remove(name string, v *supervisor) {
+	stays := make(chan bool, 1)
+	if v.order(func() { stays <- v.fileGone() }) && <-stays {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.slots[name] == v {
+		delete(h.slots, name)
+	}
+	h.leaving = append(slices.DeleteFunc(h.leaving, (*supervisor).isDone), v)
+}
+
+// add makes a plugin's place, or none once the host is stopping.
+func (h *Host) add(name string, present bool) *supervisor {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.addLocked(name, present)
+}
+
+func (h *Host) addLocked(name string, present bool) *supervisor {
+	if h.stopping {
+		return nil
+	}
+	select {
+	case <-h.ready: // who comes later is not waited for
+	default:
+		h.waiting.Add(1)
+	}
+	log := h.o.Logger.With().Str("plugin", name).Logger()
+	v := &supervisor{
+		house: h.house, slot: newSlot(name, h.o.MaxConcurrent, h.metrics, h.settle), log: log, present: present,
+		policy: h.policies.of(name), orders: make(chan func()), retired: make(chan struct{}),
+		closing: h.closing, patience: h.patience, done: make(chan struct{}),
+	}
+	h.slots[name] = v
+	go v.run()
+	return v
+}
+
+// settle counts a plugin that is ready or has failed for the first time.
 func (h *Host) settle() {
 	if h.waiting.Add(-1) == 0 {
 		close(h.ready)
 	}
 }
 
-// Ready is closed when every plugin is ready or has failed once.
+// Ready is closed when every plugin that lay in the directory at the start is ready
+// or has failed once.
 func (h *Host) Ready() <-chan struct{} { return h.ready }
+
+// all are the supervisors, by name.
+func (h *Host) all() []*supervisor {
+	h.mu.Lock()
+	all := maps.Clone(h.slots)
+	h.mu.Unlock()
+	maps.DeleteFunc(all, func(_ string, v *supervisor) bool { return v.isDone() && v.leaving })
+	return slices.SortedFunc(maps.Values(all), func(a, b *supervisor) int { return strings.Compare(a.slot.name, b.slot.name) })
+}
 
 // States are all plugins, by name.
 func (h *Host) States() []core.PluginState {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	states := make([]core.PluginState, 0, len(h.supervisors))
-	for _, v := range h.supervisors {
+	all := h.all()
+	states := make([]core.PluginState, 0, len(all))
+	for _, v := range all {
 		states = append(states, v.slot.State())
 	}
-	slices.SortFunc(states, func(a, b core.PluginState) int { return strings.Compare(a.Name, b.Name) })
 	return states
 }
 
-// ErrNoPlugin says that there is no plugin of this name.
-var ErrNoPlugin = errors.New("no such plugin")
-
-// Reset gives a plugin a clean slate: out of quarantine or failure, from its file
-// as it is now, in a new process. Calls in flight are let to their end first, as at a
-// stop; new ones wait for the new process. Reset itself waits for nothing.
-// ErrNoPlugin.
-func (h *Host) Reset(name string) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, v := range h.supervisors {
-		if v.slot.name != name {
-			continue
-		}
-		select {
-		case v.resets <- struct{}{}:
-		default: // one is on its way, which is as good
-		}
-		return nil
+// Configure takes other settings and grants, by plugin. A plugin for which they
+// changed gets a new process, which takes over as after a change of its file; one
+// that refuses them goes on with those it has, and its operator is told. The error
+// names everything that is no settings or no grant; then nothing is changed.
+func (h *Host) Configure(settings map[string][]byte, grants map[string][]string) error {
+	p := policies{settings, grants}
+	var c checker
+	c.policies(p)
+	if err := c.named("configure plugins"); err != nil {
+		return err
 	}
-	return fmt.Errorf("reset plugin %q: %w", name, ErrNoPlugin)
+	h.mu.Lock()
+	h.policies = p
+	h.mu.Unlock()
+	for _, v := range h.all() {
+		v.order(func() { v.configure(p.of(v.slot.name)) })
+	}
+	return nil
 }
 
 // Stop refuses new calls, lets those in flight end, and ends every plugin: asked
@@ -228,9 +338,9 @@ func (h *Host) Stop(ctx context.Context) error {
 	if !h.stopping {
 		h.stopping = true
 		close(h.closing)
-		go h.finish()
+		go h.finish(slices.AppendSeq(slices.Clone(h.leaving), maps.Values(h.slots)))
 	}
-	supervisors := h.supervisors
+	supervisors := slices.AppendSeq(slices.Clone(h.leaving), maps.Values(h.slots))
 	h.mu.Unlock()
 	return h.await(ctx, supervisors)
 }
@@ -258,23 +368,31 @@ func (h *Host) await(ctx context.Context, supervisors []*supervisor) error {
 	}
 	var left []string
 	for _, v := range supervisors {
-		select {
-		case <-v.done:
-		default:
+		if !v.isDone() {
 			left = append(left, v.slot.name)
 		}
 	}
 	return fmt.Errorf("stop plugins: %s still running", strings.Join(left, ", "))
 }
 
-// finish waits for the supervisors and removes what they shared.
-func (h *Host) finish() {
+// finish waits for the watcher and the supervisors and removes what they shared.
+func (h *Host) finish(supervisors []*supervisor) {
 	defer close(h.stopped)
 	defer h.giveUp()
-	for _, v := range h.supervisors {
+	h.watching.Wait()
+	for _, v := range supervisors {
 		<-v.done
 	}
-	if err := h.runDir.close(); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := h.house.runDir.close(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		h.o.Logger.Warn().Err(err).Msg("Run directory stays behind")
+	}
+}
+
+func (v *supervisor) isDone() bool {
+	select {
+	case <-v.done:
+		return true
+	default:
+		return false
 	}
 }

@@ -167,6 +167,34 @@ func (w *world) install(name string) {
 	}
 }
 
+// replace puts a file in the place of a plugin, in one step.
+func (w *world) replace(name, with string) {
+	w.t.Helper()
+	raw, err := os.ReadFile(with)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.write(name, string(raw))
+}
+
+// write puts a program in the place of a plugin, in one step.
+func (w *world) write(name, program string) {
+	w.t.Helper()
+	part := filepath.Join(w.dir, ".part-"+name)
+	err := os.WriteFile(part, []byte(program), 0o755)
+	if err == nil {
+		err = os.Rename(part, filepath.Join(w.dir, name))
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) detail(plugin string) core.PluginDetail {
+	d, _ := w.host.Plugin(plugin) // none is the zero one
+	return d
+}
+
 // start starts the host and waits until it is ready. At the end of the test it is
 // stopped, and nothing of it may be left.
 func (w *world) start(change func(*pluginhost.Options)) *world {

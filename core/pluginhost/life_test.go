@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost"
 	"github.com/plugboard/plugboard/sdk/fault"
 )
@@ -154,7 +155,7 @@ func TestFiveCrashesQuarantine(t *testing.T) {
 	}
 	w.wantState("good", pluginhost.StateReady)
 	w.wantResult("good", "{}", "{}")
-	if err := w.host.Reset("absent"); !errors.Is(err, pluginhost.ErrNoPlugin) {
+	if err := w.host.Reset("absent"); !errors.Is(err, core.ErrNoPlugin) {
 		t.Errorf("got %v, want that there is no such plugin", err)
 	}
 }
@@ -176,7 +177,7 @@ func TestResetTakesTheFileAsItIsNow(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.wantState("good", pluginhost.StateReady)
-	// A healthy plugin is drained: its call ends well, and one that comes meanwhile waits.
+	// A healthy plugin goes on until the new process is ready: its call ends well.
 	done := make(chan error, 1)
 	go func() {
 		_, err := w.invoke(context.Background(), "good.slow", `{"ms":300}`)
@@ -186,8 +187,8 @@ func TestResetTakesTheFileAsItIsNow(t *testing.T) {
 	if err := w.host.Reset("good"); err != nil {
 		t.Fatal(err)
 	}
-	w.wantState("good", pluginhost.StateStarting)
 	w.wantResult("good", `{"n":2}`, `{"n":2}`)
+	w.eventually("a new process serves", func() bool { return w.detail("good").Starts == 2 })
 	if err := <-done; err != nil {
 		t.Errorf("the call in flight: %v", err)
 	}
@@ -196,16 +197,10 @@ func TestResetTakesTheFileAsItIsNow(t *testing.T) {
 func TestCallsWaitForARestartOnlySoLong(t *testing.T) {
 	w := newWorld(t, "good").start(nil)
 	// From now on the plugin never gets beyond its start.
-	path := filepath.Join(w.dir, "good")
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec sleep 60\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.host.Reset("good"); err != nil {
-		t.Fatal(err)
-	}
+	w.write("good", "#!/bin/sh\nexec sleep 60\n")
+	w.eventually("the new file is being started", func() bool { return len(processesIn(t, w.run)) == 2 })
+	_, err := w.invoke(t.Context(), "good.crash", "{}")
+	w.wantCode(err, fault.PluginUnavailable)
 	w.wantState("good", pluginhost.StateStarting)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -213,21 +208,15 @@ func TestCallsWaitForARestartOnlySoLong(t *testing.T) {
 		t.Errorf("got %v, want the call's own deadline", err)
 	}
 	begin := time.Now()
-	_, err := w.invoke(t.Context(), "good", "{}")
+	_, err = w.invoke(t.Context(), "good", "{}")
 	f := w.wantCode(err, fault.PluginUnavailable)
 	if took := time.Since(begin); took < 1900*time.Millisecond || took > 4*time.Second || f.RetryAfter == 0 {
 		t.Errorf("got %v after %v, want it after two seconds with a hint when to try again", f, took)
 	}
 	w.wantMetric("plugboard_plugin_waiting", "good", "", 0)
-	// A reset does not wait for the start that leads nowhere.
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	w.install("good")
+	// A file that comes now does not wait for the start that leads nowhere.
 	begin = time.Now()
-	if err := w.host.Reset("good"); err != nil {
-		t.Fatal(err)
-	}
+	w.replace("good", testBinary)
 	w.wantState("good", pluginhost.StateReady)
 	if took := time.Since(begin); took > 2*time.Second {
 		t.Errorf("the new start took %v, want it not to wait for the old one", took)

@@ -33,6 +33,9 @@ type metrics struct {
 	dropped       *prometheus.CounterVec
 	outputDropped *prometheus.CounterVec
 	up            *prometheus.GaugeVec
+	replaced      *prometheus.CounterVec
+	replayed      *prometheus.CounterVec
+	rollbacks     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -51,11 +54,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		dropped:       counter("dropped_total", "Messages dropped on the stream, by reason.", "reason"),
 		outputDropped: counter("output_dropped_bytes_total", "Output that came faster than it is logged."),
 		up:            gauge("up", "1 while the plugin takes calls."),
+		replaced:      counter("replaced_total", "Generations that took the place of a running one."),
+		replayed:      counter("replayed_total", "Calls of idempotent commands that were sent again after a crash."),
+		rollbacks:     counter("rollbacks_total", "Returns to a former version."),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.starts, m.ends, m.inFlight, m.waiting, m.refused, m.dropped, m.outputDropped, m.up} {
+	for _, c := range []prometheus.Collector{m.starts, m.ends, m.inFlight, m.waiting, m.refused, m.dropped, m.outputDropped, m.up, m.replaced, m.replayed, m.rollbacks} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

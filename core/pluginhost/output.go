@@ -102,6 +102,27 @@ type output struct {
 	lost      int
 	panicking bool
 	tail      []string
+	dump      *strings.Builder // what a hung plugin says of its goroutines; nil before
+}
+
+// maxDump bounds the goroutines of a hung plugin.
+const maxDump = 256 << 10
+
+// startDump keeps stderr from now on apart from the tail.
+func (o *output) startDump() {
+	o.mu.Lock()
+	o.dump = new(strings.Builder)
+	o.mu.Unlock()
+}
+
+// dumped is what came since.
+func (o *output) dumped() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dump == nil {
+		return ""
+	}
+	return o.dump.String()
 }
 
 // print takes a line from one of the plugin's streams.
@@ -113,6 +134,9 @@ func (o *output) print(stream string, line []byte) {
 		o.panicking = o.panicking || isPanic(text)
 		if o.panicking {
 			level = zerolog.ErrorLevel
+		}
+		if o.dump != nil && o.dump.Len() < maxDump {
+			o.dump.WriteString(text + "\n")
 		}
 		if len(o.tail) == tailLines {
 			o.tail = append(o.tail[:0], o.tail[1:]...)

@@ -7,49 +7,78 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-
-	"github.com/rs/zerolog"
+	"strings"
+	"syscall"
+	"time"
 )
+
+// lockName is the file beside the plugins that says which of them may run
+// (docs/plugin.md §1).
+const lockName = "plugins.lock"
 
 var pluginName = regexp.MustCompile(`^[a-z][a-z0-9]{0,31}$`)
 
-// scan returns the files in dir that are plugins, by name (docs/plugin.md §1).
-// Each other file gets one log line that says why it is none.
-func scan(dir string, log zerolog.Logger) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		log.Warn().Str("dir", dir).Msg("No plugins directory, so no plugins")
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("scan plugins: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if err := isPlugin(dir, e.Name()); err != nil {
-			log.Warn().Str("file", e.Name()).Str("reason", err.Error()).Msg("File ignored in the plugins directory")
-			continue
-		}
-		names = append(names, e.Name())
-	}
-	return names, nil
+// stamp tells whether a file is still the one that was looked at. Links count as
+// what they lead to.
+type stamp struct {
+	device, inode uint64
+	size          int64
+	mode          fs.FileMode
+	modified      time.Time
+	changed       int64 // of the inode: mode, owner, names
 }
 
-// isPlugin says why a directory entry is no plugin. Links count as what they
-// lead to.
-func isPlugin(dir, name string) error {
+// found is what lies in the plugins directory: the plugins, and why other entries
+// are none.
+type found struct {
+	plugins map[string]stamp
+	ignored map[string]string
+}
+
+// scan looks through a plugins directory (docs/plugin.md §1). Entries that begin
+// with a dot are somebody's temporary files, and plugins.lock is ours: neither is
+// worth a word.
+func scan(dir string) (found, error) {
+	f := found{plugins: make(map[string]stamp), ignored: make(map[string]string)}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return f, fmt.Errorf("scan plugins: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || e.Name() == lockName {
+			continue
+		}
+		if s, err := look(dir, e.Name()); err != nil {
+			f.ignored[e.Name()] = err.Error()
+		} else {
+			f.plugins[e.Name()] = s
+		}
+	}
+	return f, nil
+}
+
+// look stamps a directory entry, or says why it is no plugin.
+func look(dir, name string) (stamp, error) {
 	info, err := os.Stat(filepath.Join(dir, name))
 	switch {
 	case err != nil:
-		return fmt.Errorf("look at file: %w", err)
+		return stamp{}, fmt.Errorf("look at file: %w", err)
 	case info.IsDir():
-		return errors.New("is a directory")
+		return stamp{}, errors.New("is a directory")
 	case !info.Mode().IsRegular():
-		return errors.New("is not a regular file")
+		return stamp{}, errors.New("is not a regular file")
 	case info.Mode().Perm()&0o111 == 0:
-		return errors.New("is not executable (chmod +x makes it so)")
+		return stamp{}, errors.New("is not executable (chmod +x makes it so)")
 	case !pluginName.MatchString(name):
-		return fmt.Errorf("name does not match %s", pluginName)
+		return stamp{}, fmt.Errorf("name does not match %s", pluginName)
 	}
-	return nil
+	return stampOf(info), nil
+}
+
+func stampOf(info fs.FileInfo) stamp {
+	s := stamp{size: info.Size(), mode: info.Mode(), modified: info.ModTime()}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.device, s.inode, s.changed = uint64(sys.Dev), sys.Ino, changeTime(sys) //nolint:unconvert // the types differ between systems
+	}
+	return s
 }

@@ -35,6 +35,12 @@ type stream interface {
 	Recv() (*pluginpb.PluginMessage, error)
 }
 
+// outgoing is a message to the plugin, with the call that it begins, if it does.
+type outgoing struct {
+	message *pluginpb.ServerMessage
+	call    *pending
+}
+
 // session is the server's end of the one stream to a plugin process. A call is an
 // entry in a map. It starts a sender and a receiver and ends when the stream does,
 // or when it is told to.
@@ -48,7 +54,7 @@ type session struct {
 	out     *output
 	metrics *metrics
 
-	queue    chan *pluginpb.ServerMessage
+	queue    chan outgoing
 	requests chan struct{} // a place for each host request that is worked on
 	ended    chan struct{} // closed by end
 	workers  sync.WaitGroup
@@ -70,7 +76,7 @@ func newSession(ctx context.Context, cancel context.CancelFunc, plugin string, s
 	return &session{
 		plugin: plugin, stream: s, ctx: ctx, cancel: cancel, service: service, out: out, metrics: m,
 		// Each call is at most two messages at one time: itself and its cancellation.
-		queue:    make(chan *pluginpb.ServerMessage, 2*maxCalls+hostRequests+8),
+		queue:    make(chan outgoing, 2*maxCalls+hostRequests+8),
 		requests: make(chan struct{}, hostRequests), ended: make(chan struct{}),
 		calls: make(map[string]*pending),
 	}
@@ -105,7 +111,12 @@ func (s *session) end(err error) {
 	close(s.ended)
 	s.cancel()
 	for _, p := range calls {
-		p.finish(nil, err)
+		sent := p.lose()
+		cause := err
+		if sent && fault.CodeOf(err) == fault.PluginUnavailable {
+			cause = unknownOutcome(s.plugin).WithCause(err)
+		}
+		p.finish(nil, &lostError{sent, cause})
 	}
 }
 
@@ -120,7 +131,10 @@ func (s *session) send() {
 	for {
 		select {
 		case m := <-s.queue:
-			if err := s.stream.Send(m); err != nil {
+			if m.call != nil && !m.call.send() {
+				continue
+			}
+			if err := s.stream.Send(m.message); err != nil {
 				// The receiver learns the reason; Send only says that there is one.
 				s.cancel()
 				return
@@ -204,7 +218,7 @@ func (s *session) takeRequest(req *pluginpb.HostRequest) {
 		defer cancel()
 		reply := fitting(s.service.Handle(ctx, req, s.caller))
 		select {
-		case s.queue <- &pluginpb.ServerMessage{Message: &pluginpb.ServerMessage_HostReply{HostReply: reply}}:
+		case s.queue <- outgoing{message: &pluginpb.ServerMessage{Message: &pluginpb.ServerMessage_HostReply{HostReply: reply}}}:
 		case <-s.ended:
 		}
 	})
@@ -275,13 +289,13 @@ func (s *session) remove(callID string) *pending {
 }
 
 // add registers a call under an id of its own: the caller's id is unique only per
-// caller. It stays readable in it for whoever reads the plugin's log. errGone when
-// the session is over.
+// caller. It stays readable in it for whoever reads the plugin's log. A *lostError
+// when the session is over.
 func (s *session) add(p *pending) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		return "", errGone
+		return "", &lostError{cause: s.err}
 	}
 	s.last++
 	id := strconv.FormatUint(s.last, 36) + "." + clip(p.call.ID, 64)
@@ -308,7 +322,7 @@ func (s *session) drain() {
 
 func (s *session) offer(m *pluginpb.ServerMessage) {
 	select {
-	case s.queue <- m:
+	case s.queue <- outgoing{message: m}:
 	default:
 		s.drop(dropQueueFull)
 	}

@@ -26,3 +26,24 @@ func (p *process) reap(pid int) {
 	_ = p.cmd.Wait()                        // the exit status is read from ProcessState
 	p.reaped = true
 }
+
+func changeTime(s *syscall.Stat_t) int64 { return s.Ctim.Nano() }
+
+// isWritten reports whether somebody has the file open for writing. A lease for
+// reading is only given where nobody has; known is false where leases cannot be had,
+// as for another user's file.
+func isWritten(path string) (written, known bool) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, false
+	}
+	defer func() { _ = unix.Close(fd) }() // read-only: nothing is lost
+	switch _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); {
+	case errors.Is(err, unix.EAGAIN):
+		return true, true
+	case err != nil:
+		return false, false
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
+	return false, err == nil
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/lifetime"
 )
 
@@ -74,6 +75,9 @@ func (s *Server) AdminAddr() string {
 
 // Ready is closed once every plugin is ready or has failed once.
 func (s *Server) Ready() <-chan struct{} { return s.plugins.Ready() }
+
+// Plugins is what operators may do with the plugins, once Run has called serving.
+func (s *Server) Plugins() core.PluginOperator { return s.plugins }
 
 // How often old rows are looked for, and how long one sweep may take.
 const (

@@ -27,8 +27,9 @@ type Options struct {
 	Logger *slog.Logger
 	// TLS is used for this client's connections alone; nil is the standard.
 	TLS *tls.Config
-	// AllowPlaintext hands over direct messages that are not sealed, labelled as
-	// such. Without it they are refused.
+	// AllowPlaintext hands over users' direct messages that are not sealed, labelled
+	// as such. Without it they are refused. Those of the server's plugins never are
+	// sealed and come either way, see [Message].
 	AllowPlaintext bool
 	// OnRefused is told of a direct message that failed a check and was put aside
 	// (docs/e2ee.md §3). It is called by the goroutine that empties Events.

@@ -11,7 +11,9 @@
 //
 // Nothing is trusted that the server says about keys: the first identity key seen
 // of a peer is pinned, another one blocks sending until a person accepts it, and
-// no encryption key is used that the pinned identity did not sign.
+// no encryption key is used that the pinned identity did not sign. What a plugin of
+// the server writes is the server's own word: it is handed over as that, marked with
+// the plugin's name.
 //
 // The package imports the sdk's floor packages only and touches no default of
 // net/http.

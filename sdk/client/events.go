@@ -20,19 +20,26 @@ type Event interface{ event() }
 // Message is a direct message that was opened and verified.
 type Message struct {
 	From, ID string
-	Seq      uint64
-	Text     []byte
+	// Plugin is the plugin of the server that wrote the message, or empty: From is
+	// "plugin:" and its name then, which no user can have. Such a message is not
+	// sealed, and that it is the plugin's is the server's word.
+	Plugin string
+	Seq    uint64
+	Text   []byte
 	// SentAt is the sender's clock, as signed; ServerTime is the server's.
 	SentAt, ServerTime time.Time
-	// Sealed is false only with Options.AllowPlaintext: then the server has read the
-	// message and may have written it.
+	// Sealed is false for a plugin's message, and else only with
+	// Options.AllowPlaintext: then the server has read the message and may have
+	// written it.
 	Sealed bool
 }
 
 // Broadcast is a public message.
 type Broadcast struct {
 	From, ID, Text string
-	ServerTime     time.Time
+	// Plugin is the plugin of the server that wrote it, or empty.
+	Plugin     string
+	ServerTime time.Time
 	// Verified: it carries a signature that verifies under the sender's pinned
 	// identity. Without it the sender is the server's word.
 	Verified bool
@@ -297,7 +304,9 @@ func (c *Client) hand(ctx context.Context, f wire.Frame, yield func(Event, error
 		return c.handDirect(ctx, f, yield)
 	case *wire.Broadcast:
 		at, _ := wire.ParseTime(f.ServerTime) // zero where the server gave none
-		return yield(&Broadcast{From: f.From, ID: f.ID, Text: f.Content, ServerTime: at, Verified: c.verifyBroadcast(ctx, f)}, nil), nil
+		return yield(&Broadcast{
+			From: f.From, Plugin: pluginOf(f.From), ID: f.ID, Text: f.Content, ServerTime: at, Verified: c.verifyBroadcast(ctx, f),
+		}, nil), nil
 	case *wire.Receipt:
 		return yield(&Receipt{ID: f.ID, To: f.To, At: f.Timestamp}, nil), nil
 	case *wire.Notice:
@@ -360,6 +369,9 @@ func (c *Client) openDirect(ctx context.Context, f *wire.Direct) (*Message, erro
 	if err != nil {
 		at = time.Time{} // decides nothing
 	}
+	if plugin := pluginOf(f.From); plugin != "" {
+		return c.fromPlugin(f, plugin, at)
+	}
 	if !f.IsSealed() {
 		return c.plain(f, at)
 	}
@@ -419,9 +431,9 @@ func (c *Client) plain(f *wire.Direct, at time.Time) (*Message, error) {
 }
 
 // verifyBroadcast reports whether the signature is the sender's. Without one, or
-// without the sender's keys, the answer is no.
+// without the sender's keys, which a plugin never has, the answer is no.
 func (c *Client) verifyBroadcast(ctx context.Context, f *wire.Broadcast) bool {
-	if f.Signature == "" {
+	if f.Signature == "" || pluginOf(f.From) != "" {
 		return false
 	}
 	signature, err := wire.DecodeBase64(f.Signature)

@@ -136,6 +136,9 @@ func (c *Client) SafetyNumber(ctx context.Context, userID string) (string, error
 }
 
 func (c *Client) bundle(ctx context.Context, userID string) (*e2ee.Bundle, error) {
+	if plugin := pluginOf(userID); plugin != "" {
+		return nil, fault.Newf(fault.InvalidRequest, "%q is a plugin of the server: it has no keys and takes no messages; run its commands instead.", plugin)
+	}
 	if !wire.ValidUserID(userID) {
 		return nil, fault.Newf(fault.InvalidRequest, "%q is no user id.", userID)
 	}

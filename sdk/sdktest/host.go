@@ -1,6 +1,7 @@
 package sdktest
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -9,11 +10,13 @@ import (
 
 	"github.com/plugboard/plugboard/sdk"
 	"github.com/plugboard/plugboard/sdk/pluginpb"
+	"github.com/plugboard/plugboard/sdk/wire"
 )
 
 // Host is the server as the plugin sees it. A test sets what it answers, before or
 // while the plugin runs, and reads what was asked. Its methods may be called from
-// any goroutine.
+// any goroutine. It refuses what a server of the default limits would, but for rates
+// and quotas, which a test may have it refuse with [Host.Refuse].
 type Host struct {
 	grants map[sdk.Capability]bool
 
@@ -25,6 +28,7 @@ type Host struct {
 	revision uint64
 	refusals map[string]*pluginpb.HostError
 	requests []Request
+	stored   map[string]int64 // the seq of each user's last message
 }
 
 // Request is one thing the plugin asked. Kind is server_info, count_users,
@@ -38,7 +42,7 @@ type Request struct {
 }
 
 func newHost(grants []sdk.Capability) *Host {
-	h := &Host{grants: make(map[sdk.Capability]bool), kv: make(map[string]sdk.Entry), refusals: make(map[string]*pluginpb.HostError)}
+	h := &Host{grants: make(map[sdk.Capability]bool), kv: make(map[string]sdk.Entry), stored: make(map[string]int64), refusals: make(map[string]*pluginpb.HostError)}
 	for _, c := range grants {
 		h.grants[c] = true
 	}
@@ -113,6 +117,9 @@ func (h *Host) answer(r *pluginpb.HostRequest) *pluginpb.HostReply {
 	case *pluginpb.HostRequest_CountUsers:
 		reply.Reply = &pluginpb.HostReply_CountUsers{CountUsers: h.countLocked()}
 	case *pluginpb.HostRequest_ListUsers:
+		if badPage(q.ListUsers.GetLimit()) {
+			return refuse("invalid_request", "The limit is not 0 to 500.")
+		}
 		reply.Reply = &pluginpb.HostReply_ListUsers{ListUsers: h.usersLocked(q.ListUsers)}
 	case *pluginpb.HostRequest_ListCommands:
 		if r.GetCallId() == "" {
@@ -120,17 +127,46 @@ func (h *Host) answer(r *pluginpb.HostRequest) *pluginpb.HostReply {
 		}
 		reply.Reply = &pluginpb.HostReply_ListCommands{ListCommands: h.commandsLocked()}
 	case *pluginpb.HostRequest_Send:
+		if code := badText(q.Send.GetText()); code != "" {
+			return refuse(code, "The text is empty, or does not fit into a frame.")
+		}
 		if !h.knownLocked(q.Send.GetUserId()) {
 			return refuse("unknown_user", "No such user.")
 		}
-		reply.Reply = &pluginpb.HostReply_Send{Send: &pluginpb.SendReply{MessageId: "message-1", Seq: int64(len(h.requests))}}
+		seq := h.storeLocked(q.Send.GetUserId())
+		reply.Reply = &pluginpb.HostReply_Send{Send: &pluginpb.SendReply{MessageId: fmt.Sprintf("message-%d", len(h.requests)), Seq: seq}}
 	case *pluginpb.HostRequest_Broadcast:
+		if code := badText(q.Broadcast.GetText()); code != "" {
+			return refuse(code, "The text is empty, or does not fit into a frame.")
+		}
 		reply.Reply = &pluginpb.HostReply_Broadcast{Broadcast: &pluginpb.BroadcastReply{Recipients: h.countLocked().GetConnected()}}
 	default:
 		return h.answerKVLocked(r, reply, refuse)
 	}
 	return reply
 }
+
+// storeLocked gives the next message of a user its seq.
+func (h *Host) storeLocked(userID string) int64 {
+	h.stored[userID]++
+	return h.stored[userID]
+}
+
+// badText is the code that a server of the default limits refuses a message with, or
+// empty.
+func badText(text string) string {
+	frame := wire.Direct{ID: strings.Repeat("0", 36), From: "plugin:test", To: "user", Seq: wire.MaxInteger, ServerTime: wire.TimeFormat, Timestamp: wire.TimeFormat, Content: text}
+	switch {
+	case text == "":
+		return "invalid_request"
+	case len(frame.Append(nil)) > wire.DefaultMaxFrameBytes:
+		return "too_large"
+	}
+	return ""
+}
+
+// badPage reports whether a server refuses to answer so many.
+func badPage(limit int32) bool { return limit < 0 || limit > 500 }
 
 func requestOf(r *pluginpb.HostRequest) (Request, sdk.Capability) {
 	q := Request{CallID: r.GetCallId()}
@@ -190,7 +226,7 @@ func (h *Host) knownLocked(id string) bool {
 
 func (h *Host) usersLocked(q *pluginpb.ListUsersRequest) *pluginpb.ListUsersReply {
 	limit := int(q.GetLimit())
-	if limit <= 0 || limit > 500 {
+	if limit == 0 {
 		limit = 100
 	}
 	out := &pluginpb.ListUsersReply{}

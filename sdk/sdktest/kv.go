@@ -13,6 +13,9 @@ import (
 // answerKVLocked answers the four requests of the store. Expiry is by the test's
 // clock, so that testing/synctest governs it.
 func (h *Host) answerKVLocked(r *pluginpb.HostRequest, reply *pluginpb.HostReply, refuse func(code, message string) *pluginpb.HostReply) *pluginpb.HostReply {
+	if code := badKV(r); code != "" {
+		return refuse(code, "A key has 1 to 512 bytes of UTF-8, a value at most 1 MiB, a page 1 to 500 keys, and no key the revision 0.")
+	}
 	switch q := r.GetRequest().(type) {
 	case *pluginpb.HostRequest_KvGet:
 		e, ok := h.kv[q.KvGet.GetKey()]
@@ -47,9 +50,43 @@ func (h *Host) answerKVLocked(r *pluginpb.HostRequest, reply *pluginpb.HostReply
 	return reply
 }
 
+const (
+	maxKeyBytes   = 512
+	maxValueBytes = 1 << 20
+)
+
+// badKV is the code that a server of the default limits refuses a request for the
+// store with, or empty.
+func badKV(r *pluginpb.HostRequest) string {
+	var (
+		key string
+		bad bool
+	)
+	switch q := r.GetRequest().(type) {
+	case *pluginpb.HostRequest_KvGet:
+		key = q.KvGet.GetKey()
+	case *pluginpb.HostRequest_KvPut:
+		key, bad = q.KvPut.GetKey(), q.KvPut.GetTtlMs() < 0
+		if len(q.KvPut.GetValue()) > maxValueBytes {
+			return "too_large"
+		}
+	case *pluginpb.HostRequest_KvDelete:
+		key, bad = q.KvDelete.GetKey(), q.KvDelete.IfRevision != nil && q.KvDelete.GetIfRevision() == 0
+	case *pluginpb.HostRequest_KvList:
+		l := q.KvList
+		key, bad = "any", badPage(l.GetLimit()) || len(l.GetPrefix()) > maxKeyBytes || len(l.GetAfter()) > maxKeyBytes
+	default:
+		return ""
+	}
+	if bad || key == "" || len(key) > maxKeyBytes {
+		return "invalid_request"
+	}
+	return ""
+}
+
 func (h *Host) listLocked(q *pluginpb.KVListRequest) *pluginpb.KVListReply {
 	limit := int(q.GetLimit())
-	if limit <= 0 || limit > 500 {
+	if limit == 0 {
 		limit = 100
 	}
 	out := &pluginpb.KVListReply{}

@@ -2,12 +2,13 @@
 // the HostRequest messages), each kind behind a capability that the operator
 // granted to that plugin.
 //
-// A [Service] belongs to one plugin: who asks is known from the session on which
-// the request came, never from the request. The package refuses whatever the
-// grant does not cover, and whatever this server does not offer to any plugin
-// (key-value storage, sending and broadcasting), with a sentence that says which
-// of the two it is.
+// A [Service] belongs to one session of one plugin: who asks is known from the
+// session on which the request came, never from the request. A [Usage] belongs to
+// the plugin and outlives its processes: how fast it may ask, and what it asked for
+// without having been granted it. What the grant does not cover is refused, unless
+// the operator only observes; what comes too fast, is malformed or goes beyond the
+// quota is always.
 //
-// It starts no goroutine and owns no state. Neighbours: pluginhost calls it, and
-// it calls core.HostServices.
+// It starts no goroutine. Neighbours: pluginhost calls it, and it calls
+// core.HostServices.
 package hostsvc

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,11 +21,15 @@ import (
 	"github.com/plugboard/plugboard/sdk/wire"
 )
 
-// host is a server with three users.
+// host is a server with three users, of whom bob is connected.
 type host struct {
-	err    error
-	panics bool
-	asked  core.Caller
+	core.PluginKV // nil where a test needs none
+	err           error
+	panics        bool
+	asked         core.Caller
+
+	mu   sync.Mutex
+	said []string // what was sent and broadcast: plugin, recipient and text
 }
 
 var users = []core.User{{ID: "alice", Username: "Alice"}, {ID: "bob", Username: "Bob"}, {ID: "carol", Username: "Carol"}}
@@ -56,10 +61,7 @@ func (h *host) ListCommands(_ context.Context, caller core.Caller) ([]wire.Comma
 	return []wire.CommandInfo{{Name: "echo", Plugin: "echo", Params: []byte(`{}`), Examples: []wire.CommandExample{{Params: []byte(`{"a":1}`), Result: []byte(`1`)}}}}, h.err
 }
 
-// presentHost also knows that bob is connected.
-type presentHost struct{ host }
-
-func (presentHost) ConnectedSince(_ context.Context, ids []string) (map[string]time.Time, error) {
+func (*host) ConnectedSince(_ context.Context, ids []string) (map[string]time.Time, error) {
 	found := map[string]time.Time{}
 	for _, id := range ids {
 		if id == "bob" {
@@ -67,6 +69,22 @@ func (presentHost) ConnectedSince(_ context.Context, ids []string) (map[string]t
 		}
 	}
 	return found, nil
+}
+
+func (h *host) say(parts ...string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.said = append(h.said, strings.Join(parts, " "))
+	return len(h.said)
+}
+
+func (h *host) Send(_ context.Context, plugin, userID, text string) (core.SentMessage, error) {
+	return core.SentMessage{ID: "id", Seq: uint64(h.say(plugin, userID, text))}, h.err
+}
+
+func (h *host) Broadcast(_ context.Context, plugin, text string) (core.Reach, error) {
+	h.say(plugin, "all", text)
+	return core.Reach{Queued: 3, Dropped: 2}, h.err
 }
 
 func nobody(string) (core.Caller, bool) { return core.Caller{}, false }
@@ -106,12 +124,18 @@ func TestEveryRequestNeedsItsGrant(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotOfferedStaysForbiddenWithAGrant(t *testing.T) {
-	s := hostsvc.New(hostsvc.Options{Plugin: "nosy", Host: &host{}, Grants: []string{"kv", "send", "broadcast"}})
-	for name, req := range everyRequest() {
-		wantError(t, s.Handle(t.Context(), req, nobody), fault.Forbidden)
-		if capability := strings.TrimSpace(name); !hostsvc.ValidCapability(capability) {
-			t.Errorf("%q is no capability", capability)
+func TestCapabilities(t *testing.T) {
+	for name := range everyRequest() {
+		if c := strings.TrimSpace(name); !hostsvc.ValidCapability(c) || !hostsvc.Offered(c) {
+			t.Errorf("capability %q: got valid %v, offered %v, want both", c, hostsvc.ValidCapability(c), hostsvc.Offered(c))
+		}
+	}
+	if !hostsvc.ValidCapability("net") || !hostsvc.Offered("net") {
+		t.Error("capability net: want it valid and offered")
+	}
+	for _, c := range []string{"", "KV", "observe", "kv ", "exec"} {
+		if hostsvc.ValidCapability(c) || hostsvc.Offered(c) {
+			t.Errorf("capability %q: want it neither valid nor offered", c)
 		}
 	}
 }
@@ -139,7 +163,7 @@ func TestAnswers(t *testing.T) {
 		"a page": {
 			req: &pluginpb.HostRequest{Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{Limit: 2}}},
 			want: &pluginpb.HostReply{Reply: &pluginpb.HostReply_ListUsers{ListUsers: &pluginpb.ListUsersReply{
-				Users: []*pluginpb.User{{UserId: "alice", Username: "Alice"}, {UserId: "bob", Username: "Bob"}}, Next: "bob",
+				Users: []*pluginpb.User{{UserId: "alice", Username: "Alice"}, {UserId: "bob", Username: "Bob", Connected: true, ConnectedSinceUnixMs: 5000}}, Next: "bob",
 			}}},
 		},
 		"the last page": {
@@ -172,7 +196,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestListUsersWithPresence(t *testing.T) {
-	s := hostsvc.New(hostsvc.Options{Plugin: "tool", Host: &presentHost{}, Grants: []string{"users"}})
+	s := hostsvc.New(hostsvc.Options{Plugin: "tool", Host: &host{}, Grants: []string{"users"}})
 	req := &pluginpb.HostRequest{Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{ConnectedOnly: true, Limit: 3}}}
 	want := &pluginpb.ListUsersReply{Users: []*pluginpb.User{{UserId: "bob", Username: "Bob", Connected: true, ConnectedSinceUnixMs: 5000}}, Next: "carol"}
 	if diff := cmp.Diff(want, s.Handle(t.Context(), req, nobody).GetListUsers(), protocmp.Transform()); diff != "" {
@@ -183,16 +207,26 @@ func TestListUsersWithPresence(t *testing.T) {
 func TestBadRequests(t *testing.T) {
 	s := hostsvc.New(hostsvc.Options{Plugin: "tool", Host: &host{}, Grants: []string{"users", "commands"}})
 	for name, req := range map[string]*pluginpb.HostRequest{
-		"nothing asked":        {},
-		"too big a page":       {Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{Limit: 501}}},
-		"a negative page":      {Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{Limit: -1}}},
-		"after no user":        {Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{After: "' OR 1"}}},
-		"presence not there":   {Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{ConnectedOnly: true}}},
-		"commands for no call": {Request: &pluginpb.HostRequest_ListCommands{}},
-		"an unknown call":      {CallId: "x", Request: &pluginpb.HostRequest_ListCommands{}},
+		"nothing asked":   {},
+		"too big a page":  {Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{Limit: 501}}},
+		"a negative page": {Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{Limit: -1}}},
+		"after no user":   {Request: &pluginpb.HostRequest_ListUsers{ListUsers: &pluginpb.ListUsersRequest{After: "' OR 1"}}},
+		"an unknown call": {CallId: "x", Request: &pluginpb.HostRequest_ListCommands{}},
 	} {
 		if said := wantError(t, s.Handle(t.Context(), req, nobody), fault.InvalidRequest); said == "" {
 			t.Errorf("%s: no sentence", name)
+		}
+	}
+}
+
+func TestBackgroundWorkMayAskForAllButCommands(t *testing.T) {
+	s := hostsvc.New(hostsvc.Options{
+		Plugin: "tool", Host: &host{PluginKV: &noStore{}}, Grants: []string{"server", "users", "commands", "kv", "send", "broadcast"},
+	})
+	for name, req := range everyRequest() {
+		code := s.Handle(t.Context(), req, nobody).GetError().GetCode()
+		if refused := code == string(fault.Forbidden); refused != (name == hostsvc.CapabilityCommands) {
+			t.Errorf("%s without a call: got %q", name, code)
 		}
 	}
 }
@@ -204,10 +238,11 @@ func TestErrorsOfTheHostStayInside(t *testing.T) {
 		host *host
 		want fault.Code
 	}{
-		"any error": {&host{err: errors.New(secret)}, fault.Internal},
-		"a panic":   {&host{panics: true}, fault.Internal},
-		"a fault":   {&host{err: fault.New(fault.StorageUnavailable, "Later.")}, fault.StorageUnavailable},
-		"too late":  {&host{err: context.DeadlineExceeded}, fault.Overloaded},
+		"any error":               {&host{err: errors.New(secret)}, fault.Internal},
+		"a panic":                 {&host{panics: true}, fault.Internal},
+		"a fault":                 {&host{err: fault.New(fault.UnknownUser, "Nobody.").WithCause(errors.New(secret))}, fault.UnknownUser},
+		"no code of a host error": {&host{err: fault.New(fault.CommandFailed, secret)}, fault.Internal},
+		"too late":                {&host{err: context.DeadlineExceeded}, fault.Overloaded},
 	} {
 		var logged bytes.Buffer
 		s := hostsvc.New(hostsvc.Options{Plugin: "tool", Host: c.host, Grants: []string{"users"}, Logger: zerolog.New(&logged)})
@@ -229,7 +264,8 @@ func FuzzHandle(f *testing.F) {
 		}
 		f.Add(raw)
 	}
-	s := hostsvc.New(hostsvc.Options{Plugin: "tool", Host: &host{}, Grants: []string{"server", "users", "commands"}})
+	h := &host{PluginKV: openStore(f)}
+	s := hostsvc.New(hostsvc.Options{Plugin: "tool", Host: h, Grants: []string{"server", "users", "commands", "kv", "send", "broadcast"}})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		req := &pluginpb.HostRequest{}
 		if proto.Unmarshal(raw, req) != nil {

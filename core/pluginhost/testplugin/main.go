@@ -26,6 +26,9 @@ import (
 	"github.com/plugboard/plugboard/sdk/pluginpb"
 )
 
+// version is set by the linker where a test needs another.
+var version = "1.0.0"
+
 func main() {
 	name := filepath.Base(os.Args[0])
 	if len(os.Args) > 1 && os.Args[1] == "grandchild" {
@@ -63,18 +66,19 @@ type server struct {
 
 var behaviours = []string{
 	"crash", "exit", "panic", "hang", "slow", "ignore", "flood", "print", "twice", "stray", "child", "progress",
-	"fail", "host", "env", "log", "nojson", "freeze", "close", "big",
+	"fail", "host", "env", "log", "nojson", "freeze", "close", "big", "again", "poison", "halfway",
 }
 
 func (s *server) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.DescribeResponse, error) {
 	d := &pluginpb.DescribeResponse{
-		Name: s.name, Version: "1.0.0", Summary: "Misbehaves on request", Capabilities: []string{"server", "commands", "users", "kv"},
+		Name: s.name, Version: version, Summary: "Misbehaves on request", Capabilities: []string{"server", "commands", "users", "kv"},
 		Commands: []*pluginpb.CommandDescription{{Name: s.name, Summary: "Says its params back", ParamsSchema: []byte(`{"type":"object"}`),
 			Examples: []*pluginpb.Example{{Params: []byte(`{}`), Result: []byte(`{}`)}}}},
 	}
 	for _, b := range behaviours {
 		d.Commands = append(d.Commands, &pluginpb.CommandDescription{
-			Name: s.name + "." + b, Summary: "Does " + b, ParamsSchema: []byte(`{"type":"object"}`), Streaming: b == "progress",
+			Name: s.name + "." + b, Summary: "Does " + b, ParamsSchema: []byte(`{"type":"object"}`), Streaming: b == "progress" || b == "halfway",
+			Idempotent: b == "again" || b == "poison" || b == "halfway",
 		})
 	}
 	switch s.name {
@@ -167,7 +171,7 @@ func (s *session) run(ctx context.Context, call *pluginpb.Call) {
 	}
 	_ = json.Unmarshal(call.GetParams(), &params) // they were validated; absent members are zero
 	switch _, behaviour, _ := strings.Cut(call.GetCommand(), "."); behaviour {
-	case "crash":
+	case "crash", "poison":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "exit":
 		// Straight to the descriptor: go-plugin loses what os.Stderr still holds at the exit.
@@ -185,7 +189,11 @@ func (s *session) run(ctx context.Context, call *pluginpb.Call) {
 	case "ignore":
 		time.Sleep(time.Duration(params.MS) * time.Millisecond)
 		s.result(id, `"late"`)
-	case "slow":
+	case "halfway":
+		s.send(&pluginpb.PluginMessage{Message: &pluginpb.PluginMessage_Progress{Progress: &pluginpb.Progress{CallId: id, Data: []byte(`1`)}}})
+		time.Sleep(100 * time.Millisecond) // for the part to be passed on
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "slow", "again":
 		select {
 		case <-time.After(time.Duration(params.MS) * time.Millisecond):
 			s.result(id, fmt.Sprintf(`{"timeout_ms":%d}`, call.GetTimeoutMs()))

@@ -13,7 +13,10 @@ import (
 // isRefusal reports whether err is a no that the contract names: the storage
 // works and nothing was written.
 func isRefusal(err error) bool {
-	for _, r := range []error{core.ErrNotFound, core.ErrExists, core.ErrIDConflict, core.ErrMailboxFull, core.ErrKeyVersion, core.ErrSeq} {
+	for _, r := range []error{
+		core.ErrNotFound, core.ErrExists, core.ErrIDConflict, core.ErrMailboxFull, core.ErrKeyVersion, core.ErrSeq,
+		core.ErrRevision, core.ErrQuota,
+	} {
 		if errors.Is(err, r) {
 			return true
 		}

@@ -42,7 +42,7 @@ func (s *Store) Prune(ctx context.Context, now, delivered time.Time) (int, error
 			return messages, err
 		}
 	}
-	return messages, nil
+	return messages, s.pruneKV(ctx, now)
 }
 
 // prune runs query, whose last argument is the batch size, until it finds less.

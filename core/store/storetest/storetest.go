@@ -46,6 +46,16 @@ func Run(t *testing.T, open OpenFunc) {
 		{"PruneSpent", testPruneSpent},
 		{"PruneMany", testPruneMany},
 		{"Commands", testCommands},
+		{"KV", testKV},
+		{"KVRevisions", testKVRevisions},
+		{"KVRevisionsNeverRepeat", testKVRevisionsNeverRepeat},
+		{"KVExpiry", testKVExpiry},
+		{"KVList", testKVList},
+		{"KVQuota", testKVQuota},
+		{"KVQuotaConcurrent", testKVQuotaConcurrent},
+		{"KVCompareAndSwapConcurrent", testKVCompareAndSwapConcurrent},
+		{"KVPrune", testKVPrune},
+		{"KVModel", testKVModel},
 		{"Sessions", testSessions},
 		{"Check", testCheck},
 		{"Reopen", testReopen},
@@ -247,6 +257,10 @@ func everyCall(ctx context.Context, s core.Store) map[string]error {
 	_, errs["Prune"] = s.Prune(ctx, start, start)
 	errs["LogRuns"] = s.LogRuns(ctx, []core.CommandRun{{ID: "r"}})
 	errs["SpendSigned"] = s.SpendSigned(ctx, "alice", "r", digestOf("r"), start)
+	_, errs["KVGet"] = s.KVGet(ctx, "weather", "a", start)
+	_, errs["KVPut"] = s.KVPut(ctx, "weather", &core.KVWrite{Key: "a"}, ample, start)
+	_, errs["KVDelete"] = s.KVDelete(ctx, "weather", "a", nil, start)
+	_, _, errs["KVList"] = s.KVList(ctx, "weather", core.KVRange{Limit: 1}, start)
 	errs["OpenSession"] = s.OpenSession(ctx, row)
 	errs["CloseSession"] = s.CloseSession(ctx, row)
 	errs["Check"] = s.Check(ctx)
