@@ -39,6 +39,7 @@ var floors = []struct {
 	{"core/store/...", floor1},
 	{"core/pluginhost/hostsvc", floor1},
 	{"core/pluginhost/sandbox/...", floor1},
+	{"core/pluginhost/lockfile", floor1},
 	{"core/pluginhost/testplugin/...", []string{"sdk/..."}}, // plugins, built by the tests
 
 	{"core/store", append([]string{"core/store/..."}, floor1...)},
@@ -65,7 +66,7 @@ var floors = []struct {
 var (
 	floor0 = []string{"sdk/fault", "sdk/wire", "sdk/e2ee", "sdk/pluginpb"}
 	floor1 = append([]string{"core", "core/limit", "core/lifetime", "core/telemetry"}, floor0...)
-	floor2 = append([]string{"core/hub", "core/pluginhost/hostsvc", "core/pluginhost/sandbox"}, floor1...)
+	floor2 = append([]string{"core/hub", "core/pluginhost/hostsvc", "core/pluginhost/sandbox", "core/pluginhost/lockfile"}, floor1...)
 )
 
 // testOnly are libraries that users of the module must not get with it.

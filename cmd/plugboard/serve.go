@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -24,7 +28,8 @@ keeps its data in ./data and runs the plugins beside the executable.
 
 Settings come from defaults, a file, the environment and flags, the later ones
 winning; plugboard config show prints what is in force and where it came from.
-SIGINT and SIGTERM stop it gracefully.`,
+SIGINT and SIGTERM stop it gracefully. SIGHUP reads plugins.settings,
+plugins.grants and plugins.access anew and looks at the plugins directory.`,
 		Example: `  plugboard serve
   plugboard serve --config /etc/plugboard/plugboard.yaml
   PLUGBOARD_LOG__LEVEL=debug plugboard serve --server.listen 127.0.0.1:9000`,
@@ -45,9 +50,49 @@ SIGINT and SIGTERM stop it gracefully.`,
 		if err != nil {
 			return err
 		}
-		return s.Run(cmd.Context(), nil)
+		reloads := make(chan os.Signal, 1) // one on its way is as good as many
+		signal.Notify(reloads, syscall.SIGHUP)
+		defer signal.Stop(reloads)
+		ctx, cancel := context.WithCancel(cmd.Context())
+		var reloading sync.WaitGroup
+		err = s.Run(ctx, func(s *server.Server) {
+			reloading.Go(func() {
+				followReloads(ctx, reloads, log, s, func() (*config.Loaded, error) {
+					return config.Load(config.Options{File: file, Flags: cmd.Flags(), Environ: os.Environ()})
+				})
+			})
+		})
+		cancel()
+		reloading.Wait()
+		return err
 	}
 	return cmd
+}
+
+// reloadTimeout bounds how long a SIGHUP may keep others waiting.
+const reloadTimeout = 2 * time.Minute
+
+// followReloads reads the configuration anew at each SIGHUP until ctx ends. One that
+// does not validate changes nothing.
+func followReloads(ctx context.Context, signals <-chan os.Signal, log zerolog.Logger, s *server.Server, load func() (*config.Loaded, error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+		}
+		loaded, err := load()
+		if err == nil {
+			timed, cancel := context.WithTimeout(ctx, reloadTimeout)
+			err = s.Reload(timed, loaded.Config)
+			cancel()
+		}
+		if err != nil {
+			log.Error().Err(err).Msg("Configuration not reloaded, the former one stays in force")
+			continue
+		}
+		log.Info().Msg("Plugin settings, grants, access and directory read anew")
+	}
 }
 
 // newLogger writes lines for people on a terminal and JSON elsewhere, unless told

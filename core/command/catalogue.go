@@ -31,12 +31,12 @@ type snapshot struct {
 // atomic pointer: a look-up takes no lock and never sees half of a change. It
 // implements core.Catalogue. All methods may be called from any goroutine.
 type Catalogue struct {
-	access   map[string]Policy
 	onChange func()
 
 	current atomic.Pointer[snapshot]
 
-	mu sync.Mutex // serialises writers
+	mu     sync.Mutex // serialises writers
+	access map[string]Policy
 }
 
 func newCatalogue(access map[string]Policy, onChange func()) *Catalogue {
@@ -88,7 +88,7 @@ func (c *Catalogue) newEntry(plugin string, cmd core.Command, invoker core.Invok
 			return nil, fmt.Errorf("result schema of command %q: %w", cmd.Name, err)
 		}
 	}
-	return &entry{Command: cmd, params: params, policy: ruleFor(c.access, plugin, cmd.Name), invoker: invoker}, nil
+	return &entry{Command: cmd, params: params, invoker: invoker}, nil
 }
 
 // replace swaps the plugin's entries and announces a change outside the lock.
@@ -101,6 +101,7 @@ func (c *Catalogue) replace(plugin string, fresh []*entry) {
 	}
 	maps.DeleteFunc(byName, func(_ string, e *entry) bool { return e.Plugin == plugin })
 	for _, e := range fresh {
+		e.policy = ruleFor(c.access, e.Plugin, e.Name)
 		byName[e.Name] = e
 	}
 	sorted := slices.SortedFunc(maps.Values(byName), func(a, b *entry) int { return strings.Compare(a.Name, b.Name) })
@@ -108,6 +109,32 @@ func (c *Catalogue) replace(plugin string, fresh []*entry) {
 	c.current.Store(&snapshot{byName: byName, sorted: sorted})
 	c.mu.Unlock()
 	if changed && c.onChange != nil {
+		c.onChange()
+	}
+}
+
+func (c *Catalogue) hasAccess(access map[string]Policy) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return reflect.DeepEqual(c.access, access)
+}
+
+// setAccess lays another policy over what is published, and announces it: who may
+// run what may have changed. Calls under way keep the one they began with.
+func (c *Catalogue) setAccess(access map[string]Policy) {
+	c.mu.Lock()
+	c.access = access
+	old := c.current.Load()
+	next := &snapshot{byName: make(map[string]*entry, len(old.byName))}
+	for _, e := range old.sorted {
+		fresh := *e
+		fresh.policy = ruleFor(access, e.Plugin, e.Name)
+		next.byName[e.Name] = &fresh
+		next.sorted = append(next.sorted, &fresh)
+	}
+	c.current.Store(next)
+	c.mu.Unlock()
+	if c.onChange != nil {
 		c.onChange()
 	}
 }

@@ -105,6 +105,21 @@ func (d *Dispatcher) Stop(ctx context.Context) error { return d.runs.stop(ctx) }
 // Catalogue is where plugins publish their commands.
 func (d *Dispatcher) Catalogue() *Catalogue { return d.catalogue }
 
+// SetAccess puts another policy in the place of the one in force. It refuses one that
+// is out of range, naming every problem, and then changes nothing. Where it changes
+// anything, rates begin with full buckets.
+func (d *Dispatcher) SetAccess(access map[string]Policy) error {
+	if err := checkAccess(access); err != nil {
+		return err
+	}
+	if d.catalogue.hasAccess(access) {
+		return nil
+	}
+	d.catalogue.setAccess(access)
+	d.rates.forget()
+	return nil
+}
+
 // List is what caller may run, by name.
 func (d *Dispatcher) List(caller core.Caller) []wire.CommandInfo { return d.catalogue.list(&caller) }
 

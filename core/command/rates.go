@@ -40,6 +40,13 @@ func (r *rates) take(e *entry, userID string) error {
 		WithRetryAfter(retryAfter)
 }
 
+// forget begins anew, with whatever rates there are now.
+func (r *rates) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.byCommand)
+}
+
 func (r *rates) bucket(e *entry) *limit.Keyed {
 	r.mu.RLock()
 	k := r.byCommand[e.Name]

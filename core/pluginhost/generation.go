@@ -22,6 +22,7 @@ import (
 
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost/hostsvc"
+	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
 	"github.com/plugboard/plugboard/sdk/pluginpb"
 )
 
@@ -43,6 +44,7 @@ type launch struct {
 	dir           string  // of this generation, not yet made
 	settings      []byte  // one JSON object, or nil
 	granted       []string
+	version       string // the one it must be, or "" for any
 	host          core.HostServices
 	usage         *hostsvc.Usage
 	maxConcurrent int
@@ -150,6 +152,9 @@ func (g *generation) introduce(ctx context.Context, client pluginpb.PluginClient
 	}
 	if g.description, err = describe(l.plugin, said); err != nil {
 		return &refusal{err}
+	}
+	if l.version != "" && l.version != g.description.version {
+		return &refusal{fmt.Errorf("plugins.trust is locked, and %s wants version %s, but it calls itself %s", lockfile.Name, l.version, g.description.version)}
 	}
 	return g.converse(client, l)
 }

@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,10 +29,21 @@ const (
 	reapGrace = time.Second
 )
 
+// Which files may be run (docs/plugin.md §1).
+const (
+	// TrustOwned: every file that nobody but root and the server's user could have
+	// written.
+	TrustOwned = "owned"
+	// TrustLocked: of those the ones whose hash stands in plugins.lock.
+	TrustLocked = "locked"
+)
+
 // Options configure a [Host]. Dir, RunDir, Host and Catalogue are required.
 type Options struct {
 	// Dir holds the plugins, one executable file each. It is watched.
 	Dir string
+	// Trust is TrustOwned or TrustLocked; "" takes TrustOwned.
+	Trust string
 	// RunDir is the server's own directory for running them (0700): made if absent,
 	// swept at the start, emptied at the stop, locked meanwhile. A short path: sockets
 	// lie in it.
@@ -104,6 +116,7 @@ func New(o Options) (*Host, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	o.Trust = cmp.Or(o.Trust, TrustOwned)
 	o.StartTimeout = orDefault(o.StartTimeout, defaultStartTimeout)
 	o.DrainTimeout = orDefault(o.DrainTimeout, defaultDrainTimeout)
 	o.HealthInterval = orDefault(o.HealthInterval, defaultHealthInterval)
@@ -142,6 +155,7 @@ func (o *Options) check() error {
 	c.that(o.RunDir != "", "no run directory")
 	c.that(o.Host != nil, "no host services")
 	c.that(o.Catalogue != nil, "no catalogue")
+	c.that(o.Trust == "" || o.Trust == TrustOwned || o.Trust == TrustLocked, "trust is %q, want %s or %s", o.Trust, TrustOwned, TrustLocked)
 	c.that(o.StartTimeout >= 0 && o.DrainTimeout >= 0 && o.HealthInterval >= 0, "a negative time")
 	c.that(o.MaxConcurrent >= 0 && o.MaxConcurrent <= 1000, "max concurrent is %d, want 1 to 1000", o.MaxConcurrent)
 	c.policies(policies{o.Settings, o.Grants})
@@ -185,14 +199,14 @@ func (h *Host) Start(context.Context) error {
 	}
 	h.started = true
 	h.house = &house{
-		dir: h.o.Dir, runDir: run, binaries: newBinaries(run.binaries()), catalogue: h.o.Catalogue, host: h.o.Host,
+		dir: h.o.Dir, locked: h.o.Trust == TrustLocked, runDir: run, binaries: newBinaries(run.binaries()), catalogue: h.o.Catalogue, host: h.o.Host,
 		maxConcurrent: h.o.MaxConcurrent, startTimeout: h.o.StartTimeout, interval: h.o.HealthInterval, drainTime: h.o.DrainTimeout,
 		metrics: h.metrics, asked: h.asked, usages: make(map[string]*hostsvc.Usage),
 	}
 	h.waiting.Store(1) // stands for this function
 	h.mu.Unlock()
 
-	w := &watcher{dir: h.o.Dir, log: h.o.Logger, told: h.apply, files: make(map[string]sight)}
+	w := &watcher{dir: h.o.Dir, locked: h.house.locked, log: h.o.Logger, told: h.apply, files: make(map[string]sight)}
 	w.open()
 	w.look(time.Now(), 0)
 	ctx, cancel := context.WithCancel(context.Background())

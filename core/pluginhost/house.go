@@ -1,6 +1,10 @@
 package pluginhost
 
 import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,11 +14,13 @@ import (
 
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost/hostsvc"
+	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
 )
 
 // house is what all supervisors share. It is fixed once the host has started.
 type house struct {
 	dir           string // the plugins directory
+	locked        bool   // only what stands in plugins.lock runs
 	runDir        *runDir
 	binaries      *binaries
 	catalogue     core.Catalogue
@@ -55,8 +61,39 @@ func (h *house) launchOf(plugin string, p policy, log zerolog.Logger) launch {
 
 // ready completes a start: whether this binary may run at all, what it may do, and
 // where it runs. Its errors are refusals.
-func (h *house) ready(l *launch, _ policy) (err error) {
-	l.granted = slices.Clone(l.granted)
+func (h *house) ready(l *launch, p policy) (err error) {
+	if l.granted, l.version, err = h.granted(l, p); err != nil {
+		return err
+	}
 	l.dir, err = h.runDir.generation(l.plugin, h.generations.Add(1))
 	return err
+}
+
+// granted is what an operator grants to a binary. With locked trust that is what
+// stands in plugins.lock; where the configuration names the plugin, no more than that
+// either. version is the one that the lock names, or empty.
+func (h *house) granted(l *launch, p policy) (grants []string, version string, err error) {
+	if !h.locked {
+		return p.grants, "", nil
+	}
+	lock, err := lockfile.Load(h.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("there is no " + lockfile.Name)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("plugins.trust is locked: %w (plugboard plugins lock writes it)", err)
+	}
+	e, ok := lock.Find(l.plugin)
+	switch {
+	case !ok:
+		return nil, "", fmt.Errorf("plugins.trust is locked, and %s does not name %q (plugboard plugins lock adds it)", lockfile.Name, l.plugin)
+	case subtle.ConstantTimeCompare([]byte(e.SHA256), []byte(l.binary.SHA256)) != 1:
+		return nil, "", fmt.Errorf("plugins.trust is locked, and %s wants sha256 %s, but the file has %s", lockfile.Name, e.SHA256, l.binary.SHA256)
+	}
+	for _, g := range e.Grants {
+		if !p.named || slices.Contains(p.grants, g) {
+			grants = append(grants, g)
+		}
+	}
+	return grants, e.Version, nil
 }

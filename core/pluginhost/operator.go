@@ -3,14 +3,16 @@ package pluginhost
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/plugboard/plugboard/core"
+	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
 )
 
 // Overview is all plugins, by name.
 func (h *Host) Overview() core.PluginsOverview {
-	o := core.PluginsOverview{Dir: h.o.Dir}
+	o := core.PluginsOverview{Dir: h.o.Dir, LockFile: filepath.Join(h.o.Dir, lockfile.Name), Trust: h.o.Trust}
 	for _, v := range h.all() {
 		o.Plugins = append(o.Plugins, v.detail())
 	}

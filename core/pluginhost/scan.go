@@ -10,11 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
-)
 
-// lockName is the file beside the plugins that says which of them may run
-// (docs/plugin.md §1).
-const lockName = "plugins.lock"
+	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
+)
 
 var pluginName = regexp.MustCompile(`^[a-z][a-z0-9]{0,31}$`)
 
@@ -45,7 +43,7 @@ func scan(dir string) (found, error) {
 		return f, fmt.Errorf("scan plugins: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || e.Name() == lockName {
+		if strings.HasPrefix(e.Name(), ".") || e.Name() == lockfile.Name {
 			continue
 		}
 		if s, err := look(dir, e.Name()); err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/rs/zerolog"
+
+	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
 )
 
 const (
@@ -221,7 +223,7 @@ func (w *watcher) lockChanged() bool {
 		return false
 	}
 	var s stamp
-	if info, err := os.Stat(filepath.Join(w.dir, lockName)); err == nil {
+	if info, err := os.Stat(filepath.Join(w.dir, lockfile.Name)); err == nil {
 		s = stampOf(info)
 	}
 	changed := w.lock.reported && w.lock.stamp != s

@@ -152,7 +152,7 @@ func (s *Server) buildPlugins() error {
 		return err
 	}
 	s.plugins, err = pluginhost.New(pluginhost.Options{
-		Dir: p.Dir, RunDir: runDir, StartTimeout: p.StartTimeout, DrainTimeout: p.DrainTimeout, MaxConcurrent: p.MaxConcurrent,
+		Dir: p.Dir, Trust: p.Trust, RunDir: runDir, StartTimeout: p.StartTimeout, DrainTimeout: p.DrainTimeout, MaxConcurrent: p.MaxConcurrent,
 		Settings: settings, Grants: p.Grants, Host: hostServices{s}, Catalogue: s.commands.Catalogue(), Logger: s.log, Registerer: s.registry,
 	})
 	if err != nil {
