@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/fault"
 )
 
@@ -37,7 +38,10 @@ const (
 	exitCancelled   = 4
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	sandbox.Main() // a launcher of a plugin ends here
+	os.Exit(run())
+}
 
 // run is main for tests, which run it inside their own process.
 func run() int {

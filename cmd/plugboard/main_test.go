@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/pluginpb"
 )
 
@@ -29,6 +30,7 @@ const envRunMain = "TEST_RUN_PLUGBOARD"
 const envPlugins = "TEST_PLUGINS"
 
 func TestMain(m *testing.M) {
+	sandbox.Main()
 	if os.Getenv(envRunMain) != "" {
 		os.Exit(run())
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/plugboard/plugboard/core"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/pluginpb"
 )
 
@@ -22,7 +23,7 @@ func attachGeneration(ctx context.Context, l launch, at core.PluginAttachment) (
 	defer cancel()
 	g := newGeneration(l)
 	g.attached, g.pid = true, at.PID
-	g.process = newProcess(l.plugin, "", "", g.out) // never started
+	g.process = newProcess(l.plugin, sandbox.Command{}, "", g.out) // never started
 	err := g.dial(ctx, l, at)
 	if err != nil {
 		g.close(err)

@@ -23,6 +23,7 @@ import (
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost/hostsvc"
 	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/pluginpb"
 )
 
@@ -42,7 +43,9 @@ type launch struct {
 	plugin        string
 	binary        *binary // nil for one that is attached
 	dir           string  // of this generation, not yet made
-	settings      []byte  // one JSON object, or nil
+	how           sandbox.Command
+	sandbox       sandbox.Support
+	settings      []byte // one JSON object, or nil
 	granted       []string
 	version       string // the one it must be, or "" for any
 	host          core.HostServices
@@ -110,7 +113,7 @@ func startGeneration(ctx context.Context, l launch) (*generation, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	g := newGeneration(l)
-	g.process = newProcess(l.plugin, l.binary.Path, l.dir, g.out)
+	g.process = newProcess(l.plugin, l.how, l.dir, g.out)
 	if err := os.Mkdir(l.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
@@ -390,6 +393,7 @@ func (g *generation) tell(d *core.PluginDetail) {
 	d.Needs, d.Grants, d.Commands = said.needs, g.grants, said.commands
 	d.PID, d.Attached = g.pid, g.attached
 	d.File, d.SHA256 = "", ""
+	d.Sandbox, d.SandboxMissing = g.launch.sandbox.Level, g.launch.sandbox.Missing
 	if g.launch.binary != nil {
 		d.SHA256 = g.launch.binary.SHA256
 	}

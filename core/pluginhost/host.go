@@ -18,6 +18,7 @@ import (
 
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost/hostsvc"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 )
 
 const (
@@ -44,6 +45,9 @@ type Options struct {
 	Dir string
 	// Trust is TrustOwned or TrustLocked; "" takes TrustOwned.
 	Trust string
+	// Sandbox is how much is insisted on confining plugins; "" takes sandbox.Off. With
+	// any other the executable must call sandbox.Main first of all.
+	Sandbox sandbox.Mode
 	// RunDir is the server's own directory for running them (0700): made if absent,
 	// swept at the start, emptied at the stop, locked meanwhile. A short path: sockets
 	// lie in it.
@@ -116,7 +120,7 @@ func New(o Options) (*Host, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	o.Trust = cmp.Or(o.Trust, TrustOwned)
+	o.Trust, o.Sandbox = cmp.Or(o.Trust, TrustOwned), cmp.Or(o.Sandbox, sandbox.Off)
 	o.StartTimeout = orDefault(o.StartTimeout, defaultStartTimeout)
 	o.DrainTimeout = orDefault(o.DrainTimeout, defaultDrainTimeout)
 	o.HealthInterval = orDefault(o.HealthInterval, defaultHealthInterval)
@@ -156,6 +160,7 @@ func (o *Options) check() error {
 	c.that(o.Host != nil, "no host services")
 	c.that(o.Catalogue != nil, "no catalogue")
 	c.that(o.Trust == "" || o.Trust == TrustOwned || o.Trust == TrustLocked, "trust is %q, want %s or %s", o.Trust, TrustOwned, TrustLocked)
+	c.that(slices.Contains([]sandbox.Mode{"", sandbox.Auto, sandbox.Require, sandbox.Off}, o.Sandbox), "sandbox is %q, want auto, require or off", o.Sandbox)
 	c.that(o.StartTimeout >= 0 && o.DrainTimeout >= 0 && o.HealthInterval >= 0, "a negative time")
 	c.that(o.MaxConcurrent >= 0 && o.MaxConcurrent <= 1000, "max concurrent is %d, want 1 to 1000", o.MaxConcurrent)
 	c.policies(policies{o.Settings, o.Grants})
@@ -199,12 +204,13 @@ func (h *Host) Start(context.Context) error {
 	}
 	h.started = true
 	h.house = &house{
-		dir: h.o.Dir, locked: h.o.Trust == TrustLocked, runDir: run, binaries: newBinaries(run.binaries()), catalogue: h.o.Catalogue, host: h.o.Host,
+		dir: h.o.Dir, locked: h.o.Trust == TrustLocked, mode: h.o.Sandbox, support: sandbox.Detect(), runDir: run, binaries: newBinaries(run.binaries()), catalogue: h.o.Catalogue, host: h.o.Host,
 		maxConcurrent: h.o.MaxConcurrent, startTimeout: h.o.StartTimeout, interval: h.o.HealthInterval, drainTime: h.o.DrainTimeout,
 		metrics: h.metrics, asked: h.asked, usages: make(map[string]*hostsvc.Usage),
 	}
 	h.waiting.Store(1) // stands for this function
 	h.mu.Unlock()
+	h.tellSandbox()
 
 	w := &watcher{dir: h.o.Dir, locked: h.house.locked, log: h.o.Logger, told: h.apply, files: make(map[string]sight)}
 	w.open()
@@ -218,6 +224,16 @@ func (h *Host) Start(context.Context) error {
 	})
 	h.settle()
 	return nil
+}
+
+// tellSandbox says once what the machine cannot enforce.
+func (h *Host) tellSandbox() {
+	switch {
+	case h.o.Sandbox == sandbox.Off:
+		h.o.Logger.Warn().Msg("Plugins are not confined, because plugins.sandbox is off: one that is hostile owns the server")
+	case len(h.house.support.Missing) > 0:
+		h.o.Logger.Warn().Str("level", h.house.support.Level).Strs("missing", h.house.support.Missing).Msg("Plugins cannot be confined in full on this machine")
+	}
 }
 
 // apply does what a look at the directory calls for. The watcher alone calls it. A

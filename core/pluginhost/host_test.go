@@ -21,6 +21,7 @@ import (
 
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/fault"
 	"github.com/plugboard/plugboard/sdk/wire"
 )
@@ -32,6 +33,7 @@ const childEnv = "PLUGBOARD_TEST_HOST"
 var testBinary string
 
 func TestMain(m *testing.M) {
+	sandbox.Main()
 	if dirs := os.Getenv(childEnv); dirs != "" {
 		runHostUntilKilled(dirs)
 		return
@@ -201,7 +203,7 @@ func (w *world) start(change func(*pluginhost.Options)) *world {
 	w.t.Helper()
 	o := pluginhost.Options{
 		Dir: w.dir, RunDir: w.run, Host: services{}, Catalogue: w.catalogue, Logger: zerolog.New(w.log), Registerer: w.registry,
-		StartTimeout: 5 * time.Second, DrainTimeout: 2 * time.Second, HealthInterval: time.Minute,
+		Sandbox: sandbox.Auto, StartTimeout: 5 * time.Second, DrainTimeout: 2 * time.Second, HealthInterval: time.Minute,
 	}
 	if change != nil {
 		change(&o)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,12 +16,15 @@ import (
 	"github.com/plugboard/plugboard/core"
 	"github.com/plugboard/plugboard/core/pluginhost/hostsvc"
 	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 )
 
 // house is what all supervisors share. It is fixed once the host has started.
 type house struct {
 	dir           string // the plugins directory
 	locked        bool   // only what stands in plugins.lock runs
+	mode          sandbox.Mode
+	support       sandbox.Support
 	runDir        *runDir
 	binaries      *binaries
 	catalogue     core.Catalogue
@@ -65,7 +69,32 @@ func (h *house) ready(l *launch, p policy) (err error) {
 	if l.granted, l.version, err = h.granted(l, p); err != nil {
 		return err
 	}
-	l.dir, err = h.runDir.generation(l.plugin, h.generations.Add(1))
+	if l.dir, err = h.runDir.generation(l.plugin, h.generations.Add(1)); err != nil {
+		return err
+	}
+	return h.confine(l)
+}
+
+// confine decides how the process is started: in a sandbox, as far as the machine has
+// one and the operator wants it.
+func (h *house) confine(l *launch) error {
+	policy, err := sandbox.PolicyFor(l.binary.Path, l.dir, l.granted)
+	if err != nil {
+		return err
+	}
+	l.sandbox = h.support
+	switch {
+	case h.mode == sandbox.Off:
+		l.sandbox = sandbox.Support{Level: sandbox.None, Missing: []string{"everything: plugins.sandbox is off"}}
+		l.how = sandbox.Plain(l.binary.Path, l.plugin)
+		return nil
+	case h.mode == sandbox.Require && h.support.Level != sandbox.Full:
+		return fmt.Errorf("plugins.sandbox is require, but this machine cannot confine %s", strings.Join(h.support.Missing, ", "))
+	case h.support.Level == sandbox.None:
+		l.how = sandbox.Plain(l.binary.Path, l.plugin)
+		return nil
+	}
+	l.how, err = sandbox.Launch(policy, l.plugin)
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/plugboard/plugboard/core/pluginhost"
 	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 )
 
 // lock writes plugins.lock with the files as they are, each with grants.
@@ -72,4 +73,27 @@ func TestLockedTrustRunsWhatTheLockNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.wantFailed("good", "plugins.lock line 1")
+}
+
+func TestPluginsAreConfined(t *testing.T) {
+	w := newWorld(t, "good").start(func(o *pluginhost.Options) { o.Grants = map[string][]string{"good": {"read:/etc/hostname"}} })
+	if got, want := w.detail("good").Sandbox, sandbox.Detect().Level; got != want {
+		t.Errorf("got level %q, want %q, which is what this machine has", got, want)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.detail("good").PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"} {
+		if sandbox.Detect().Level == sandbox.Full && !strings.Contains(string(status), want) {
+			t.Errorf("the plugin's process is without %q:\n%s", want, status)
+		}
+	}
+	off := newWorld(t, "good").start(func(o *pluginhost.Options) { o.Sandbox = sandbox.Off })
+	if got := off.detail("good"); got.Sandbox != sandbox.None || len(got.SandboxMissing) == 0 {
+		t.Errorf("got %q %v, want none and why", got.Sandbox, got.SandboxMissing)
+	}
+	if got := off.log.lines("Plugins are not confined"); len(got) != 1 {
+		t.Errorf("got %d lines that say so, want one", len(got))
+	}
 }

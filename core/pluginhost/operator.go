@@ -12,7 +12,7 @@ import (
 
 // Overview is all plugins, by name.
 func (h *Host) Overview() core.PluginsOverview {
-	o := core.PluginsOverview{Dir: h.o.Dir, LockFile: filepath.Join(h.o.Dir, lockfile.Name), Trust: h.o.Trust}
+	o := core.PluginsOverview{Dir: h.o.Dir, LockFile: filepath.Join(h.o.Dir, lockfile.Name), Trust: h.o.Trust, Sandbox: string(h.o.Sandbox)}
 	for _, v := range h.all() {
 		o.Plugins = append(o.Plugins, v.detail())
 	}

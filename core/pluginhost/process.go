@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/go-plugin/runner"
 
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/pluginpb"
 )
 
@@ -38,6 +39,9 @@ type process struct {
 	dir    string
 	cmd    *exec.Cmd
 	out    *output
+	// launcher is what the sandbox's launcher needs in its environment; the plugin
+	// does not see it.
+	launcher []string
 
 	handshakeRead  *io.PipeReader
 	handshakeWrite *io.PipeWriter
@@ -59,16 +63,17 @@ type process struct {
 }
 
 // newProcess makes a process that go-plugin may start once, after prepare.
-func newProcess(plugin, path, dir string, out *output) *process {
+func newProcess(plugin string, how sandbox.Command, dir string, out *output) *process {
 	p := &process{plugin: plugin, dir: dir, out: out, status: "not started", exited: make(chan struct{}), done: make(chan struct{})}
 	p.handshakeRead, p.handshakeWrite = io.Pipe()
-	p.cmd = &exec.Cmd{Path: path, Args: []string{plugin}, Dir: dir, SysProcAttr: childAttributes()}
+	p.cmd = &exec.Cmd{Path: how.Path, Args: how.Args, Dir: dir, SysProcAttr: childAttributes()}
+	p.launcher = how.Env
 	return p
 }
 
 // prepare takes the environment that go-plugin wants the child to have.
 func (p *process) prepare(env []string) *process {
-	p.cmd.Env = environment(env, p.dir)
+	p.cmd.Env = append(environment(env, p.dir), p.launcher...)
 	return p
 }
 

@@ -381,6 +381,9 @@ func (v *supervisor) notStarted(s *start, r startResult, e event, err error) {
 		v.current = nil
 		v.slot.set(StateFailed, nil, err.Error())
 		v.retireAside(old)
+		v.forgetFormer() // nor may what ran before come back
+		v.house.binaries.drop(v.binary.binary)
+		v.binary = nil
 	}
 	if v.current != nil {
 		v.house.binaries.drop(r.binary)

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/plugboard/plugboard/config"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/core/server"
 	"github.com/plugboard/plugboard/sdk/e2ee"
 	"github.com/plugboard/plugboard/sdk/fault"
@@ -34,6 +35,7 @@ import (
 var plugins string
 
 func TestMain(m *testing.M) {
+	sandbox.Main()
 	dir, err := os.MkdirTemp("", "plugboard-test")
 	if err != nil {
 		panic(err)

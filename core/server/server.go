@@ -21,6 +21,7 @@ import (
 	"github.com/plugboard/plugboard/core/limit"
 	"github.com/plugboard/plugboard/core/pipeline"
 	"github.com/plugboard/plugboard/core/pluginhost"
+	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/core/router"
 	"github.com/plugboard/plugboard/core/store"
 	"github.com/plugboard/plugboard/core/telemetry"
@@ -152,7 +153,7 @@ func (s *Server) buildPlugins() error {
 		return err
 	}
 	s.plugins, err = pluginhost.New(pluginhost.Options{
-		Dir: p.Dir, Trust: p.Trust, RunDir: runDir, StartTimeout: p.StartTimeout, DrainTimeout: p.DrainTimeout, MaxConcurrent: p.MaxConcurrent,
+		Dir: p.Dir, Trust: p.Trust, Sandbox: sandbox.Mode(p.Sandbox), RunDir: runDir, StartTimeout: p.StartTimeout, DrainTimeout: p.DrainTimeout, MaxConcurrent: p.MaxConcurrent,
 		Settings: settings, Grants: p.Grants, Host: hostServices{s}, Catalogue: s.commands.Catalogue(), Logger: s.log, Registerer: s.registry,
 	})
 	if err != nil {
