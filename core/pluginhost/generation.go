@@ -52,6 +52,7 @@ type launch struct {
 	usage         *hostsvc.Usage
 	maxConcurrent int
 	timeout       time.Duration
+	only          bool // up to the description: no session
 	log           zerolog.Logger
 	metrics       *metrics
 }
@@ -158,6 +159,9 @@ func (g *generation) introduce(ctx context.Context, client pluginpb.PluginClient
 	}
 	if l.version != "" && l.version != g.description.version {
 		return &refusal{fmt.Errorf("plugins.trust is locked, and %s wants version %s, but it calls itself %s", lockfile.Name, l.version, g.description.version)}
+	}
+	if l.only {
+		return nil
 	}
 	return g.converse(client, l)
 }

@@ -51,6 +51,7 @@ func (s *Server) start(ctx context.Context, g *lifetime.Group) error {
 		lifetime.Service{Name: "command log", Start: s.commands.Start, Stop: s.commands.Stop},
 		s.retention(),
 		lifetime.Service{Name: "plugins", Start: s.plugins.Start, Stop: s.plugins.Stop},
+		lifetime.Service{Name: "operators", Start: s.operators.Start, Stop: s.operators.Stop},
 		lifetime.Service{Name: "delivery", Start: s.delivery.Start, Stop: s.delivery.Stop},
 		lifetime.Service{Name: "transport", Start: s.transport.Start, Stop: s.transport.Stop},
 	)

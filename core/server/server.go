@@ -55,6 +55,7 @@ type Server struct {
 	plugins   *pluginhost.Host
 	transport *transport.Transport
 	admin     *admin.Admin // nil where server.admin_listen is ""
+	operators *admin.Operator
 
 	fatal chan error // what no retry mends; holds the first
 }
@@ -159,6 +160,7 @@ func (s *Server) buildPlugins() error {
 	if err != nil {
 		return fmt.Errorf("open plugin host: %w", err)
 	}
+	s.operators = admin.NewOperator(admin.OperatorOptions{DataDir: s.cfg.DataDir, Plugins: s.plugins, Logger: s.log})
 	s.health.AddReady("plugins", s.pluginsSettled)
 	return nil
 }
