@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plugboard/plugboard/core/admin"
 	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/fault"
 )
@@ -84,7 +85,7 @@ a plugin: an executable in the plugins directory, run as a process of its own.`,
 	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Server:"}, &cobra.Group{ID: groupClient, Title: "Client:"})
 	var o clientOptions
 	root.AddCommand(
-		newServe(), newConfig(),
+		newServe(), newConfig(), newPlugins(),
 		newRegister(&o), newCall(&o), newSend(&o), newChat(&o), newListen(&o), newBroadcast(&o), newUsers(&o),
 	)
 	return root
@@ -141,6 +142,8 @@ func hintFor(err error, f *fault.Error) string {
 	switch {
 	case errors.As(err, &usage):
 		return "plugboard --help shows what there is"
+	case errors.Is(err, admin.ErrNoServer):
+		return "plugboard serve starts one; --data-dir or --config names that of another"
 	case isUnreachable(err):
 		return "is the server running? plugboard serve starts one; --server or PLUGBOARD_SERVER names another"
 	case f == nil:
@@ -166,7 +169,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return exitCancelled
-	case isUnreachable(err):
+	case isUnreachable(err), errors.Is(err, admin.ErrNoServer):
 		return exitUnreachable
 	}
 	return exitFailed
