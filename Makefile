@@ -51,6 +51,15 @@ script: need-gcc ## Only the whole-system scenarios
 bench: need-gcc ## The benchmarks
 	CGO_ENABLED=1 go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
+.PHONY: chaos
+chaos: need-gcc ## Plugins replaced 200 times, killed 50 times and hostile, under load, with figures
+	CHAOS_ROUNDS=200 CGO_ENABLED=1 go test -count=1 -timeout 20m -v -run 'ReplacementsLoseNoCall' ./core/server
+	CHAOS_ROUNDS=50 CGO_ENABLED=1 go test -count=1 -timeout 20m -v -run 'KilledPluginIsBack|HostilePlugins' ./core/server
+
+.PHONY: sandbox-attacks
+sandbox-attacks: need-gcc ## What a hostile plugin tries, with and without the sandbox
+	CGO_ENABLED=1 go test -count=1 -v ./core/pluginhost/sandbox
+
 .PHONY: cover
 cover: need-gcc ## Coverage per function
 	CGO_ENABLED=1 go test -timeout 5m -coverprofile=coverage.out -coverpkg=./... ./...

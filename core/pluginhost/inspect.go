@@ -30,7 +30,7 @@ func Inspect(ctx context.Context, file, name string, mode sandbox.Mode) (d core.
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
 		return d, fmt.Errorf("inspect plugin: %s is not a regular, executable file", file)
 	}
-	temp, err := os.MkdirTemp("", "plugboard-inspect-")
+	temp, err := os.MkdirTemp("", "pb-") // short: sockets lie in it
 	if err != nil {
 		return d, fmt.Errorf("inspect plugin: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,6 +68,7 @@ const waitLimit = 20 * time.Second
 type host struct {
 	t    testing.TB
 	env  []string
+	data string // its data directory
 	base string
 	log  *lockedBuffer
 	stop func() // idempotent; waits
@@ -93,7 +96,7 @@ func (l *lockedBuffer) String() string {
 func newServer(t testing.TB, env ...string) *host {
 	t.Helper()
 	data := t.TempDir()
-	h := &host{t: t, log: new(lockedBuffer), env: append([]string{
+	h := &host{t: t, data: data, log: new(lockedBuffer), env: append([]string{
 		"PLUGBOARD_SERVER__LISTEN=127.0.0.1:0", "PLUGBOARD_SERVER__ADMIN_LISTEN=", "PLUGBOARD_DATA_DIR=" + data,
 		"PLUGBOARD_PLUGINS__DIR=" + plugins, "PLUGBOARD_LOG__LEVEL=debug",
 		"PLUGBOARD_LIMITS__MESSAGES_PER_SECOND=100000", "PLUGBOARD_LIMITS__BURST=100000", "PLUGBOARD_LIMITS__AUTH_PER_MINUTE=100000",
@@ -132,6 +135,16 @@ func (h *host) start() {
 			h.t.Errorf("server ended with %v", err)
 		}
 	})
+}
+
+// runDir is where the server keeps its running plugins; see server.runDir.
+func (h *host) runDir() string {
+	dir := filepath.Join(h.data, "run")
+	if len(dir) > 48 {
+		sum := sha256.Sum256([]byte(h.data))
+		dir = filepath.Join(os.TempDir(), "plugboard-"+hex.EncodeToString(sum[:6]))
+	}
+	return dir
 }
 
 // client is a plain HTTP client without connections that linger.

@@ -66,7 +66,7 @@ type server struct {
 
 var behaviours = []string{
 	"crash", "exit", "panic", "hang", "slow", "ignore", "flood", "print", "twice", "stray", "child", "progress",
-	"fail", "host", "env", "log", "nojson", "freeze", "close", "big", "again", "poison", "halfway",
+	"fail", "host", "env", "log", "nojson", "freeze", "close", "big", "again", "poison", "halfway", "alloc", "asks",
 }
 
 func (s *server) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.DescribeResponse, error) {
@@ -146,7 +146,10 @@ func (s *server) Session(stream pluginpb.Plugin_SessionServer) error {
 				cancel()
 			}
 		case *pluginpb.ServerMessage_HostReply:
-			ss.replies <- m.HostReply
+			select {
+			case ss.replies <- m.HostReply:
+			default: // nobody waits for it
+			}
 		case *pluginpb.ServerMessage_Ping:
 			ss.send(&pluginpb.PluginMessage{Message: &pluginpb.PluginMessage_Pong{Pong: &pluginpb.Pong{Nonce: m.Ping.GetNonce()}}})
 		case *pluginpb.ServerMessage_Drain:
@@ -189,6 +192,22 @@ func (s *session) run(ctx context.Context, call *pluginpb.Call) {
 	case "ignore":
 		time.Sleep(time.Duration(params.MS) * time.Millisecond)
 		s.result(id, `"late"`)
+	case "alloc":
+		var all [][]byte
+		for {
+			b := make([]byte, 1<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			all = append(all, b)
+		}
+	case "asks":
+		for i := range params.N {
+			s.send(&pluginpb.PluginMessage{Message: &pluginpb.PluginMessage_HostRequest{HostRequest: &pluginpb.HostRequest{
+				RequestId: uint64(i) + 1, Request: &pluginpb.HostRequest_ServerInfo{ServerInfo: &pluginpb.ServerInfoRequest{}},
+			}}})
+		}
+		s.result(id, `{}`)
 	case "halfway":
 		s.send(&pluginpb.PluginMessage{Message: &pluginpb.PluginMessage_Progress{Progress: &pluginpb.Progress{CallId: id, Data: []byte(`1`)}}})
 		time.Sleep(100 * time.Millisecond) // for the part to be passed on
