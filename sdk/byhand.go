@@ -7,8 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -27,10 +25,13 @@ Without a server you can
   %[1]s describe                      print what it offers, as JSON
   %[1]s run [FLAGS] COMMAND [PARAMS]  run one command; PARAMS is a JSON object,
                                       or - to read it from standard input
+  %[1]s debug [--settings JSON]       wait for a server that attaches to it, as
+                                      under a debugger
   %[1]s help | version
 
 Flags of run
-  --settings JSON   the operator's settings, or @FILE
+  --settings JSON   the operator's settings, or @FILE (for debug, too: instead of
+                    those that the server sends)
   --user ID         the caller's user id (default "you")
   --timeout D       the call's time limit, such as 30s (default: none)
 
@@ -57,9 +58,13 @@ func runByHand(s *Server, args []string, stdin io.Reader, stdout, stderr io.Writ
 	case "describe":
 		return describeByHand(s, stdout, stderr)
 	case "run":
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		ctx, stop := untilAsked()
 		defer stop()
 		return runCommandByHand(ctx, s, args[1:], stdin, stdout, stderr)
+	case "debug":
+		ctx, stop := untilAsked()
+		defer stop()
+		return debugByHand(ctx, s, args[1:], stderr)
 	}
 	return complain(stderr, exitUsage, "unknown argument %q; try --help", args[0])
 }
@@ -190,11 +195,9 @@ func parseRun(args []string, stdin io.Reader) (run handRun, err error) {
 	if run.timeout < 0 {
 		return run, fmt.Errorf("--timeout %s: want a positive duration", run.timeout)
 	}
-	run.command, run.settings, run.params = flags.Arg(0), []byte(*settings), []byte("{}")
-	if file, ok := strings.CutPrefix(*settings, "@"); ok {
-		if run.settings, err = os.ReadFile(file); err != nil {
-			return run, fmt.Errorf("read the settings: %w", err)
-		}
+	run.command, run.params = flags.Arg(0), []byte("{}")
+	if run.settings, err = readSettings(*settings); err != nil {
+		return run, err
 	}
 	switch params := flags.Arg(1); params {
 	case "":

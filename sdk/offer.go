@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"golang.org/x/mod/semver"
@@ -24,6 +27,25 @@ type offer struct {
 type offeredCommand struct {
 	Command
 	params, result *jsonschema.Resolved
+}
+
+// The bounds of a description. A server refuses a plugin that is above them.
+const (
+	maxCommands      = 256
+	maxSummaryBytes  = 512
+	maxMarkdownBytes = 32 << 10
+	maxSchemaBytes   = 256 << 10
+	maxExamples      = 32
+	maxExampleBytes  = 64 << 10
+	maxTimeout       = 24 * time.Hour
+)
+
+// oneLine reports whether s can stand in a list: something, and nothing that breaks
+// the line or cannot be seen.
+func oneLine(s string) bool {
+	return s != "" && len(s) <= maxSummaryBytes && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
+	})
 }
 
 var (
@@ -72,17 +94,23 @@ func checkPlugin(p Plugin) (problems []error) {
 	if v := "v" + p.Version; !semver.IsValid(v) || semver.Canonical(v)+semver.Build(v) != v {
 		problems = append(problems, fmt.Errorf("version %q: want a full semantic version such as 1.0.0", p.Version))
 	}
-	if p.Summary == "" {
-		problems = append(problems, errors.New("summary: want one line that says what the plugin is for"))
+	if !oneLine(p.Summary) {
+		problems = append(problems, fmt.Errorf("summary: want one line of at most %d bytes that says what the plugin is for", maxSummaryBytes))
 	}
-	if len(p.Commands) == 0 {
-		problems = append(problems, errors.New("commands: want at least one"))
+	if p.Homepage != "" && !oneLine(p.Homepage) {
+		problems = append(problems, fmt.Errorf("homepage: want one line of at most %d bytes, or none", maxSummaryBytes))
+	}
+	if p.License != "" && !oneLine(p.License) {
+		problems = append(problems, fmt.Errorf("license: want one line of at most %d bytes, or none", maxSummaryBytes))
+	}
+	if n := len(p.Commands); n == 0 || n > maxCommands {
+		problems = append(problems, fmt.Errorf("commands: got %d, want 1 to %d", n, maxCommands))
 	}
 	seen := make(map[Capability]bool)
 	for _, c := range p.Needs {
 		switch {
 		case !c.valid():
-			problems = append(problems, fmt.Errorf("need %q: want server, users, commands, kv, send or broadcast", c))
+			problems = append(problems, fmt.Errorf("need %q: want server, users, commands, kv, send, broadcast or net", c))
 		case seen[c]:
 			problems = append(problems, fmt.Errorf("need %q: stands there twice", c))
 		}
@@ -100,8 +128,14 @@ func offerCommand(plugin string, c Command) (*offeredCommand, *pluginpb.CommandD
 		return nil, nil, c.err
 	case c.run == nil:
 		return nil, nil, errors.New("want a command made by sdk.Handle or sdk.Stream")
-	case c.summary == "":
-		return nil, nil, errors.New("want a summary: one line that says what it does")
+	case !oneLine(c.summary):
+		return nil, nil, fmt.Errorf("want a summary: one line of at most %d bytes that says what it does", maxSummaryBytes)
+	case len(c.description) > maxMarkdownBytes, !utf8.ValidString(c.description):
+		return nil, nil, fmt.Errorf("want a description of at most %d bytes of UTF-8, got %d bytes", maxMarkdownBytes, len(c.description))
+	case len(c.examples) > maxExamples:
+		return nil, nil, fmt.Errorf("want at most %d examples, got %d", maxExamples, len(c.examples))
+	case c.timeout > maxTimeout:
+		return nil, nil, fmt.Errorf("want a timeout of at most %s, got %s", maxTimeout, c.timeout)
 	}
 	offered := &offeredCommand{Command: c}
 	var err error
@@ -128,6 +162,9 @@ func (c *offeredCommand) description() (*pluginpb.CommandDescription, error) {
 	if d.ResultSchema, err = c.Command.result.MarshalJSON(); err != nil {
 		return nil, fmt.Errorf("encode its result schema: %w", err)
 	}
+	if n := max(len(d.GetParamsSchema()), len(d.GetResultSchema())); n > maxSchemaBytes {
+		return nil, fmt.Errorf("its schema has %d bytes, want at most %d", n, maxSchemaBytes)
+	}
 	for i, e := range c.examples {
 		out := &pluginpb.Example{}
 		if out.Params, err = encode(e.params); err == nil {
@@ -141,6 +178,9 @@ func (c *offeredCommand) description() (*pluginpb.CommandDescription, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("result of example %d: %w", i+1, err)
+		}
+		if n := max(len(out.GetParams()), len(out.GetResult())); n > maxExampleBytes {
+			return nil, fmt.Errorf("example %d has %d bytes, want at most %d", i+1, n, maxExampleBytes)
 		}
 		d.Examples = append(d.Examples, out)
 	}

@@ -15,7 +15,7 @@ type Plugin struct {
 	Name string
 	// Version is a full semantic version without a leading v, such as 1.4.0.
 	Version string
-	// Summary says in one line what the plugin is for.
+	// Summary says in one line of at most 512 bytes what the plugin is for.
 	Summary string
 	// Homepage is a URL, or empty.
 	Homepage string
@@ -24,7 +24,7 @@ type Plugin struct {
 	// Needs lists what the plugin asks of the server. The operator sees the list and
 	// grants all of it or less; an ungranted request fails with [ErrForbidden].
 	Needs []Capability
-	// Commands are made with [Handle] and [Stream]. At least one.
+	// Commands are made with [Handle] and [Stream]: 1 to 256.
 	Commands []Command
 	// Settings is nil, or a pointer to a struct that may hold preset values. The
 	// operator's settings are decoded into it before the first call and before
@@ -64,11 +64,14 @@ const (
 	CapabilitySend Capability = "send"
 	// CapabilityBroadcast allows [Host.Broadcast].
 	CapabilityBroadcast Capability = "broadcast"
+	// CapabilityNet lets the plugin's process use the network where the server
+	// confines it. No method belongs to it: nothing is asked of the server.
+	CapabilityNet Capability = "net"
 )
 
 func (c Capability) valid() bool {
 	switch c {
-	case CapabilityServer, CapabilityUsers, CapabilityCommands, CapabilityKV, CapabilitySend, CapabilityBroadcast:
+	case CapabilityServer, CapabilityUsers, CapabilityCommands, CapabilityKV, CapabilitySend, CapabilityBroadcast, CapabilityNet:
 		return true
 	}
 	return false
@@ -86,7 +89,9 @@ type Call struct {
 	// SignatureVerified tells that the client signed this very request and the server
 	// verified it.
 	SignatureVerified bool
-	// Traceparent and Tracestate are the W3C Trace Context of the request, or empty.
+	// Traceparent and Tracestate are the W3C Trace Context of the request, or empty: the
+	// values of the two HTTP headers, to be sent along with what the command asks of
+	// other services.
 	Traceparent, Tracestate string
 	// Log writes to the server's log, marked with plugin and call. It never blocks:
 	// records are dropped, and counted, when the server does not keep up.

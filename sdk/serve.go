@@ -1,11 +1,14 @@
 package sdk
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -50,17 +53,47 @@ func Serve(p Plugin) {
 	if err := divertStdout(); err != nil {
 		fmt.Fprintln(os.Stderr, err) // only prints past os.Stdout are lost
 	}
-	plugin.Serve(&plugin.ServeConfig{
+	config := serveConfig(server)
+	config.GRPCServer = grpcServer(keepStderr()...)
+	plugin.Serve(config)
+	server.Wait()
+}
+
+func serveConfig(server *Server) *plugin.ServeConfig {
+	return &plugin.ServeConfig{
 		HandshakeConfig: pluginpb.Handshake(),
 		Plugins:         pluginpb.ServerPlugins(server),
 		Logger:          hclog.New(&hclog.LoggerOptions{Name: "go-plugin", Level: hclog.Warn, Output: os.Stderr, JSONFormat: true}),
-		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
-			// Not WaitForHandlers: go-plugin stops the server from inside a handler, which
-			// would wait for itself. Server.Wait below does that part.
-			return grpc.NewServer(append(options, pluginpb.ServerOptions()...)...)
-		},
-	})
-	server.Wait()
+	}
+}
+
+// grpcServer makes the gRPC server for go-plugin. Not WaitForHandlers: go-plugin
+// stops the server from inside a handler, which would wait for itself.
+func grpcServer(more ...grpc.ServerOption) func([]grpc.ServerOption) *grpc.Server {
+	return func(options []grpc.ServerOption) *grpc.Server {
+		return grpc.NewServer(slices.Concat(options, pluginpb.ServerOptions(), more)...)
+	}
+}
+
+// keepStderr takes os.Stderr back from go-plugin, which puts a pipe in its place that
+// it copies to the server over gRPC: what is written there right before the process
+// ends would be lost. The server reads the real one, too. Go-plugin replaces it
+// before it serves, and no code of an author's runs before the first request that
+// an interceptor sees.
+func keepStderr() []grpc.ServerOption {
+	stderr := os.Stderr
+	var once sync.Once
+	restore := func() { once.Do(func() { os.Stderr = stderr }) }
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			restore()
+			return next(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			restore()
+			return next(srv, stream)
+		}),
+	}
 }
 
 // watchLifeline exits the process when the pipe that only the server holds open

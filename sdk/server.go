@@ -18,10 +18,14 @@ type Server struct {
 	pluginpb.UnimplementedPluginServer
 	offer *offer
 
-	active sync.WaitGroup // sessions and their receivers
+	// patient lets a second session wait for the end of the first, and settings, where
+	// it is not nil, stands in for what the server configures: both for a plugin under a
+	// debugger. Fixed before it serves.
+	patient  bool
+	settings []byte
 
-	mu   sync.Mutex
-	busy bool // a session is open
+	active sync.WaitGroup // sessions and their receivers
+	turn   chan struct{}  // holds one token while a session is open
 }
 
 // NewServer checks a plugin and makes its service. The error names everything that
@@ -31,7 +35,7 @@ func NewServer(p Plugin) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plugin %q: %w", p.Name, err)
 	}
-	return &Server{offer: o}, nil
+	return &Server{offer: o, turn: make(chan struct{}, 1)}, nil
 }
 
 // Describe tells what the plugin offers.
@@ -58,19 +62,30 @@ type messageStream interface {
 }
 
 func (s *Server) session(stream messageStream) error {
-	s.mu.Lock()
-	if s.busy {
-		s.mu.Unlock()
+	s.active.Add(1)
+	defer s.active.Done()
+	if err := s.takeTurn(stream.Context()); err != nil {
+		return err
+	}
+	defer func() { <-s.turn }()
+	session := newSession(s.offer, stream, &s.active)
+	session.settings = s.settings
+	return session.run()
+}
+
+func (s *Server) takeTurn(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	if !s.patient {
 		return status.Error(codes.FailedPrecondition, "This plugin has a session already.")
 	}
-	s.busy = true
-	s.active.Add(1)
-	s.mu.Unlock()
-	defer func() {
-		defer s.active.Done()
-		s.mu.Lock()
-		s.busy = false
-		s.mu.Unlock()
-	}()
-	return newSession(s.offer, stream, &s.active).run()
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

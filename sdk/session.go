@@ -32,6 +32,7 @@ const (
 type session struct {
 	// Fixed after construction.
 	offer     *offer
+	settings  []byte // in place of those of Configure, unless nil
 	stream    messageStream
 	receivers *sync.WaitGroup
 	ctx       context.Context
@@ -112,6 +113,9 @@ func (s *session) configure(c *pluginpb.Configure) (f *fault.Error) {
 	}()
 	for _, g := range c.GetGrants() {
 		s.grants[Capability(g)] = true
+	}
+	if s.settings != nil {
+		return s.offer.settings.apply(s.settings)
 	}
 	return s.offer.settings.apply(c.GetSettings())
 }

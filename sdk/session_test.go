@@ -194,11 +194,14 @@ func TestTheCallTellsWhoAsked(t *testing.T) {
 		return struct{}{}, nil
 	})))
 	want := sdk.Caller{UserID: "bob", Username: "Bob", Roles: []string{"editor"}, SessionID: "s", RemoteAddr: "192.0.2.9:1", Surface: "http"}
-	if _, err := in.Call(t.Context(), "probe", nil, sdktest.As(want), sdktest.Signed()); err != nil {
+	if _, err := in.Call(t.Context(), "probe", nil, sdktest.As(want), sdktest.Signed(), sdktest.Traced("00-1-2-01", "a=b")); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(want, got.Caller); d != "" || !got.SignatureVerified || got.ID == "" || got.Command != "probe" {
 		t.Errorf("got %+v: %s", got, d)
+	}
+	if got.Traceparent != "00-1-2-01" || got.Tracestate != "a=b" {
+		t.Errorf("got trace %q, %q", got.Traceparent, got.Tracestate)
 	}
 	if !got.Caller.HasRole("editor") || got.Caller.HasRole("admin") {
 		t.Error("HasRole is wrong")

@@ -68,12 +68,8 @@ type LogRecord struct {
 }
 
 // open describes the plugin and opens its session, up to Ready.
-func open(t testing.TB, client pluginpb.PluginClient, opts []Option) *Instance {
+func open(t testing.TB, client pluginpb.PluginClient, o options) *Instance {
 	t.Helper()
-	var o options
-	for _, opt := range opts {
-		opt(&o)
-	}
 	in := &Instance{
 		t: t, ended: make(chan struct{}), commands: make(map[string]*command),
 		calls: make(map[string]*pending), pongs: make(map[uint64]chan struct{}),
@@ -246,6 +242,7 @@ type callOptions struct {
 	caller   sdk.Caller
 	progress func(Progress)
 	signed   bool
+	trace    *pluginpb.TraceContext
 }
 
 // As makes the call for this caller.
@@ -254,6 +251,13 @@ func As(c sdk.Caller) CallOption { return func(o *callOptions) { o.caller = c } 
 // OnProgress is called for every part of a streaming answer, in order, and never
 // after Call has returned.
 func OnProgress(f func(Progress)) CallOption { return func(o *callOptions) { o.progress = f } }
+
+// Traced gives the call a W3C Trace Context.
+func Traced(traceparent, tracestate string) CallOption {
+	return func(o *callOptions) {
+		o.trace = &pluginpb.TraceContext{Traceparent: traceparent, Tracestate: tracestate}
+	}
+}
 
 // Signed marks the call as signed by the client.
 func Signed() CallOption { return func(o *callOptions) { o.signed = true } }
@@ -307,7 +311,7 @@ func (in *Instance) prepare(ctx context.Context, name string, params any, o call
 		return nil, fault.New(fault.InvalidParams, "Invalid params: "+err.Error())
 	}
 	call := &pluginpb.Call{
-		Command: name, Params: raw, SignatureVerified: o.signed,
+		Command: name, Params: raw, SignatureVerified: o.signed, Trace: o.trace,
 		Caller: &pluginpb.Caller{
 			UserId: o.caller.UserID, Username: o.caller.Username, Roles: o.caller.Roles,
 			SessionId: o.caller.SessionID, RemoteAddress: o.caller.RemoteAddr, Surface: o.caller.Surface,

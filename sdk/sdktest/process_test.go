@@ -1,6 +1,7 @@
 package sdktest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -98,5 +99,22 @@ func TestProcessLeavesNothingBehind(t *testing.T) {
 	})
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s: got %v, want it gone", dir, err)
+	}
+}
+
+// TestLastWordsAreNotLost has a process end right after it wrote to os.Stderr.
+func TestLastWordsAreNotLost(t *testing.T) {
+	path := sdktest.Build(t, "testdata/noisy", "noisy")
+	for i := range 10 {
+		var stderr bytes.Buffer
+		t.Run("", func(t *testing.T) {
+			in := sdktest.StartProcess(t, path, sdktest.Stderr(&stderr))
+			if _, err := in.Call(t.Context(), "noisy.die", nil); fault.CodeOf(err) != fault.PluginUnavailable {
+				t.Errorf("got %v, want plugin_unavailable", err)
+			}
+		})
+		if got := stderr.String(); !strings.Contains(got, "last words") {
+			t.Fatalf("start %d: got %q on standard error, want the last words", i+1, got)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package sdktest
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -37,6 +38,14 @@ type options struct {
 	limited  bool
 	refused  bool
 	err      *error
+	stderr   io.Writer
+}
+
+func optionsOf(opts []Option) (o options) {
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
 }
 
 // Settings are the operator's settings, any value that JSON can hold. Without it
@@ -53,9 +62,17 @@ func Grants(c ...sdk.Capability) Option {
 // [*fault.Error], in err. Calls on the instance then fail.
 func Refused(err *error) Option { return func(o *options) { o.refused, o.err = true, err } }
 
+// Stderr writes what a process prints to standard error to w as well, which is used
+// by one goroutine at a time. All of it is there when the test that started the
+// process has ended. It means nothing to [Start].
+func Stderr(w io.Writer) Option { return func(o *options) { o.stderr = w } }
+
 // Start runs a plugin inside the test. It fails the test when the plugin describes
 // itself wrongly or refuses its settings. At the end of the test it drains the
 // plugin, and fails the test if a handler is still running ten seconds later.
+//
+// Inside a bubble of testing/synctest everything it starts belongs to the bubble, so
+// that the test commands the time that the plugin and the [Host] see.
 func Start(t testing.TB, p sdk.Plugin, opts ...Option) *Instance {
 	t.Helper()
 	service, err := sdk.NewServer(p)
@@ -82,7 +99,7 @@ func Start(t testing.TB, p sdk.Plugin, opts ...Option) *Instance {
 		t.Fatalf("connect to the plugin: %v", err)
 	}
 	t.Cleanup(func() { _ = conn.Close() }) // fails only when closed already
-	return open(t, pluginpb.NewPluginClient(conn), opts)
+	return open(t, pluginpb.NewPluginClient(conn), optionsOf(opts))
 }
 
 // Build builds the Go main package in dir, relative to the test, into a directory of
@@ -102,6 +119,7 @@ func Build(t testing.TB, dir, name string) string {
 // the test's log.
 func StartProcess(t testing.TB, path string, opts ...Option) *Instance {
 	t.Helper()
+	o := optionsOf(opts)
 	dir, err := os.MkdirTemp("", "pb") //nolint:usetesting // short: it holds the path of a Unix socket
 	if err != nil {
 		t.Fatalf("make the runtime directory: %v", err)
@@ -122,6 +140,10 @@ func StartProcess(t testing.TB, path string, opts ...Option) *Instance {
 	cmd.ExtraFiles = []*os.File{lifeline}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output := &testLog{t: t}
+	var stderr io.Writer = output
+	if o.stderr != nil {
+		stderr = io.MultiWriter(output, o.stderr)
+	}
 	t.Cleanup(output.close)
 	client := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  pluginpb.Handshake(),
@@ -131,7 +153,7 @@ func StartProcess(t testing.TB, path string, opts ...Option) *Instance {
 		AutoMTLS:         true,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		StartTimeout:     patience,
-		Stderr:           output, SyncStdout: output, SyncStderr: output,
+		Stderr:           stderr, SyncStdout: output, SyncStderr: output,
 		Logger:          hclog.NewNullLogger(),
 		GRPCDialOptions: pluginpb.DialOptions(),
 	})
@@ -145,7 +167,7 @@ func StartProcess(t testing.TB, path string, opts ...Option) *Instance {
 	if err != nil {
 		t.Fatalf("dispense the plugin: %v", err)
 	}
-	in := open(t, raw.(pluginpb.PluginClient), opts)
+	in := open(t, raw.(pluginpb.PluginClient), o)
 	in.Process = cmd.Process
 	in.lifeline = held
 	return in

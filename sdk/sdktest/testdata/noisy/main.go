@@ -41,6 +41,11 @@ func main() {
 			sdk.Handle("noisy.large", "Answers more than fits", func(context.Context, sdk.Call, struct{}) ([]byte, error) {
 				return make([]byte, pluginpb.MaxMessageBytes), nil
 			}),
+			sdk.Handle("noisy.die", "Says why and ends the process", func(context.Context, sdk.Call, struct{}) (struct{}, error) {
+				_, _ = fmt.Fprintln(os.Stderr, "last words")
+				os.Exit(9)
+				return struct{}{}, nil
+			}),
 			sdk.Handle("noisy.dir", "Tells its runtime directory", func(context.Context, sdk.Call, struct{}) (string, error) {
 				return os.Getenv(pluginpb.EnvRuntimeDir), nil
 			}),
