@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/plugboard/plugboard/config"
 	"github.com/plugboard/plugboard/core/admin"
@@ -20,139 +19,160 @@ func newPlugins() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "plugins",
 		GroupID: groupServer,
-		Short:   "See, add, change, lock and write plugins",
-		Long: `See what the plugins of a running server do, change what lies in its plugins
-directory, and write plugins.
+		Short:   "See, change, write and test plugins",
+		Long: `Plugins are executables in the plugins directory. A running server follows what
+happens there by itself; these commands show how its plugins are, change the
+directory with care, and help to write plugins.
 
-The server is found through its data directory, so these commands take the same
-configuration as serve: plugboard.yaml, PLUGBOARD_… and flags. Only root and the
-server's own user can give it orders. A server writes nothing into the plugins
-directory; add, remove, lock and rollback do, as whoever runs them.`,
-		Example: `  plugboard plugins list                     # what runs, and what does not
-  plugboard plugins describe weather         # all there is to know of one
-  plugboard plugins add ./weather            # look at it, then put it into place
-  plugboard plugins rollback weather         # back to the version before
-  plugboard plugins new weather              # write one`,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, given []string) error {
-			if len(given) == 0 {
-				return cmd.Help()
+Those that need a running server find it by its data directory, which they learn
+as the server does: from --config, the environment, or the default ./data.`,
+		Example: `  plugboard plugins list
+  plugboard plugins add ./weather        # shows what it asks for first
+  plugboard plugins describe weather
+  plugboard plugins rollback weather
+  plugboard plugins new weather          # begin one of your own`,
+		Args: func(_ *cobra.Command, given []string) error {
+			if len(given) > 0 {
+				return usageError{fmt.Sprintf("plugins has no command %q; plugboard plugins --help shows them", given[0])}
 			}
-			return usageError{fmt.Sprintf("unknown command %q for %q", given[0], cmd.CommandPath())}
+			return nil
 		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	var o operatorOptions
 	cmd.AddCommand(
-		newPluginsList(), newPluginsDescribe(), newPluginsAdd(), newPluginsRemove(), newPluginsLock(),
-		newPluginsReload(), newPluginsReset(), newPluginsRollback(), newPluginsVerify(),
+		newPluginsList(&o), newPluginsDescribe(&o), newPluginsAdd(&o), newPluginsRemove(&o), newPluginsLock(&o),
+		newPluginsReload(&o), newPluginsReset(&o), newPluginsRollback(&o), newPluginsVerify(),
 	)
 	addAuthorCommands(cmd)
 	return cmd
 }
 
-// operatorOptions say which server is meant.
+// operatorOptions say whose operator this is.
 type operatorOptions struct {
 	file    string
-	socket  string
-	timeout time.Duration
+	dataDir string
 }
 
-// The settings that say where a server and its plugins are.
-var (
-	whereServer  = []string{"data_dir"}
-	wherePlugins = []string{"data_dir", "plugins.dir", "plugins.trust", "plugins.sandbox"}
-)
-
-// bind adds the flags by which a server is found. Those of the other settings are
-// there, too, so that the command line of serve can be taken over, but hardly
-// anybody needs them here.
-func (o *operatorOptions) bind(cmd *cobra.Command, shown []string) {
-	f := cmd.Flags()
-	f.StringVar(&o.file, "config", "", "the server's configuration file (YAML, TOML or JSON)")
-	f.StringVar(&o.socket, "socket", "", "the server's socket, instead of "+admin.SocketName+" in its data directory")
-	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the server and its plugins")
-	settings := pflag.NewFlagSet("settings", pflag.ContinueOnError)
-	config.AddFlags(settings)
-	settings.VisitAll(func(s *pflag.Flag) {
-		s.Hidden = !slices.Contains(shown, s.Name)
-		f.AddFlag(s)
-	})
+// bind adds the flags by which a server is found.
+func (o *operatorOptions) bind(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.file, "config", "", "configuration file of the server")
+	cmd.Flags().StringVar(&o.dataDir, "data-dir", "", "data directory of the server (data_dir)")
 }
 
-// load reads the configuration as serve does.
-func (o *operatorOptions) load(cmd *cobra.Command) (config.Config, error) {
-	loaded, err := config.Load(config.Options{File: o.file, Flags: cmd.Flags(), Environ: os.Environ()})
+// load reads the server's configuration as the server does.
+func (o *operatorOptions) load() (config.Config, error) {
+	environ := os.Environ()
+	if o.dataDir != "" {
+		environ = append(environ, "PLUGBOARD_DATA_DIR="+o.dataDir)
+	}
+	loaded, err := config.Load(config.Options{File: o.file, Environ: environ})
 	if err != nil {
 		return config.Config{}, usageError{err.Error()}
 	}
 	return loaded.Config, nil
 }
 
-// dial finds the server. It may turn out later that none runs: admin.ErrNoServer.
-func (o *operatorOptions) dial(cmd *cobra.Command) (*admin.Client, error) {
-	if o.socket != "" {
-		if filepath.Base(o.socket) != admin.SocketName {
-			return nil, usageError{fmt.Sprintf("--socket must be the path of an %s, not %q", admin.SocketName, o.socket)}
-		}
-		return admin.Dial(filepath.Dir(o.socket))
-	}
-	cfg, err := o.load(cmd)
+// connect finds the running server; admin.ErrNoServer where none runs.
+func (o *operatorOptions) connect() (*admin.Client, error) {
+	cfg, err := o.load()
 	if err != nil {
 		return nil, err
 	}
 	return admin.Dial(cfg.DataDir)
 }
 
-// with runs fn with the server, within the time that --timeout leaves it.
-func (o *operatorOptions) with(cmd *cobra.Command, fn func(context.Context, *admin.Client) error) error {
-	c, err := o.dial(cmd)
+// orderTimeout bounds an order to the server, with the starts and drains that follow
+// from it.
+const orderTimeout = 2 * time.Minute
+
+// printDocument is for programs.
+func printDocument(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func newPluginsReload(o *operatorOptions) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Have the server look at the plugins directory now",
+		Long: `Have the server look at the plugins directory now, and wait until what it found
+serves or has failed. It looks by itself whenever something changes; this is for
+being sure, and for trying a file again that did not start.`,
+		Example: `  plugboard plugins reload`,
+		Args:    args(0, 0, "plugins reload"),
+	}
+	o.bind(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := o.connect()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(cmd.Context(), orderTimeout)
+		defer cancel()
+		overview, err := c.Reload(ctx)
+		if err != nil {
+			return err
+		}
+		return printPlugins(cmd.OutOrStdout(), overview.Plugins)
+	}
+	return cmd
+}
+
+func newPluginsReset(o *operatorOptions) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reset NAME",
+		Short: "Give a plugin a clean slate and a new process",
+		Long: `Take a plugin out of quarantine, failure or a roll-back and start it from its file
+as it is now. What runs goes on until the new process is ready.`,
+		Example: `  plugboard plugins reset weather`,
+		Args:    args(1, 1, "plugins reset weather"),
+	}
+	o.bind(cmd)
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		c, err := o.connect()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(cmd.Context(), orderTimeout)
+		defer cancel()
+		if err := c.Reset(ctx, given[0]); err != nil {
+			return err
+		}
+		return awaitPlugin(ctx, cmd.ErrOrStderr(), c, given[0])
+	}
+	return cmd
+}
+
+// awaitPlugin has the server look at the directory, and tells how a plugin is when
+// nothing is under way any more. One that is not as its file would have it is an error.
+func awaitPlugin(ctx context.Context, w io.Writer, c *admin.Client, name string) error {
+	if _, err := c.Reload(ctx); err != nil {
+		return err
+	}
+	p, err := c.Plugin(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
-	defer cancel()
-	return fn(ctx, c)
-}
-
-// say tells a person what happens.
-func say(cmd *cobra.Command, format string, values ...any) {
-	_, _ = fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", values...) // what is done is done, whether it is read or not
-}
-
-// isProblem reports whether the server refused with this code.
-func isProblem(err error, code string) bool {
-	p, ok := errors.AsType[*admin.Problem](err)
-	return ok && p.Code == code
-}
-
-// The states that the commands tell apart (docs/plugin.md §3).
-const (
-	stateReady    = "ready"
-	stateStarting = "starting"
-	stateStopped  = "stopped"
-)
-
-// whyNot is why a plugin does not run as its file would have it.
-func whyNot(p *admin.Plugin) string {
-	switch {
-	case p.RolledBack != "":
-		return p.RolledBack
-	case p.Error != "":
-		return p.Error
+	if p.State != "ready" {
+		return fmt.Errorf("plugin %s is %s: %s", name, p.State, p.Error)
 	}
-	return "it is " + p.State
-}
-
-// tellState says that a plugin runs, with this hash unless it is "", or fails with
-// the reason why it does not.
-func tellState(cmd *cobra.Command, p *admin.Plugin, sum string) error {
-	if p.State != stateReady || sum != "" && p.SHA256 != sum {
-		why := fmt.Errorf("%s is not running as its file is now: %s", p.Name, whyNot(p))
-		if p.State == stateReady {
-			return fmt.Errorf("%w; version %s goes on until the server stops", why, p.Version)
-		}
-		return why
+	if p.Error != "" {
+		return fmt.Errorf("plugin %s: %s", name, p.Error)
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s is ready (pid %d, sandbox %s)\n", p.Name, printable(p.Version), p.PID, p.Sandbox)
+	_, err = fmt.Fprintf(w, "%s %s serves, %d commands, sandbox %s\n", name, printable(p.Version), len(p.Commands), p.Sandbox)
 	return err
+}
+
+// serverOf is the running server, or nil where none runs: then what is changed in
+// the directory takes effect at the next start.
+func (o *operatorOptions) serverOf() (*admin.Client, error) {
+	c, err := o.connect()
+	if errors.Is(err, admin.ErrNoServer) {
+		return nil, nil
+	}
+	return c, err
 }

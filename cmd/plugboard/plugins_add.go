@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +58,7 @@ into it with its hash and the grants you name.`,
 		if err != nil {
 			return err
 		}
-		part, err := d.bring(given[0])
+		part, _, err := d.bring(given[0])
 		if err != nil {
 			return err
 		}
@@ -66,14 +68,12 @@ into it with its hash and the grants you name.`,
 			return err
 		}
 		d.show(cmd.ErrOrStderr(), said)
+		d.compare(cmd.Context(), cmd.ErrOrStderr(), said)
 		if err := confirm(cmd, yes, "Add it?"); err != nil {
 			return err
 		}
-		if err := d.lockOne(said, grants, cmd.Flags().Changed("grant")); err != nil {
+		if err := d.place(part, name, d.lineFor(said, grants, cmd.Flags().Changed("grant"))); err != nil {
 			return err
-		}
-		if err := os.Rename(part, filepath.Join(d.dir, name)); err != nil {
-			return fmt.Errorf("put plugin into place: %w", err)
 		}
 		return d.follow(cmd, o, func(ctx context.Context, c *admin.Client) error { return awaitPlugin(ctx, cmd.ErrOrStderr(), c, name) })
 	}
@@ -155,21 +155,23 @@ func pluginsDirOf(cfg config.Config) (*pluginsDir, error) {
 	return d, err
 }
 
-// bring copies a file into the plugins directory, out of the server's sight.
-func (d *pluginsDir) bring(file string) (path string, err error) {
+// bring copies a file into the plugins directory, out of the server's sight, and
+// hashes what it copied.
+func (d *pluginsDir) bring(file string) (path, sum string, err error) {
 	from, err := os.Open(file)
 	if err != nil {
-		return "", fmt.Errorf("add plugin: %w", err)
+		return "", "", fmt.Errorf("add plugin: %w", err)
 	}
 	defer func() { _ = from.Close() }() // read-only: nothing is lost
 	if info, err := from.Stat(); err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
-		return "", fmt.Errorf("add plugin: %s is not a regular, executable file", file)
+		return "", "", fmt.Errorf("add plugin: %s is not a regular, executable file", file)
 	}
 	part, err := os.CreateTemp(d.dir, ".add-")
 	if err != nil {
-		return "", fmt.Errorf("add plugin: %w", err)
+		return "", "", fmt.Errorf("add plugin: %w", err)
 	}
-	_, err = io.Copy(part, from)
+	hash := sha256.New()
+	_, err = io.Copy(io.MultiWriter(part, hash), from)
 	if err == nil {
 		err = part.Chmod(0o755)
 	}
@@ -177,9 +179,31 @@ func (d *pluginsDir) bring(file string) (path string, err error) {
 		err = part.Sync()
 	}
 	if err = errors.Join(err, part.Close()); err != nil {
-		return "", errors.Join(fmt.Errorf("add plugin: %w", err), os.Remove(part.Name()))
+		return "", "", errors.Join(fmt.Errorf("add plugin: %w", err), os.Remove(part.Name()))
 	}
-	return part.Name(), nil
+	return part.Name(), hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// place moves what bring brought to its name, and writes its line into plugins.lock,
+// nil for none. The file comes first: a server with locked trust lets the version that
+// runs go on beside a file that is not in the lock, but ends one that the lock no
+// longer names.
+func (d *pluginsDir) place(part, name string, line *lockfile.Entry) error {
+	if line != nil {
+		if d.lock == nil {
+			d.lock = new(lockfile.File)
+		}
+		if err := d.lock.Set(*line); err != nil { // before anything has changed
+			return err
+		}
+	}
+	if err := os.Rename(part, filepath.Join(d.dir, name)); err != nil {
+		return fmt.Errorf("put plugin into place: %w", err)
+	}
+	if line == nil {
+		return nil
+	}
+	return d.lock.Save(d.dir)
 }
 
 // show says what is about to be added, and how that differs from what was reviewed.
@@ -197,25 +221,72 @@ func (d *pluginsDir) show(w io.Writer, said core.PluginDetail) {
 	}
 }
 
-// lockOne writes a plugin's line, where there is a lock or is to be one.
-func (d *pluginsDir) lockOne(said core.PluginDetail, grants []string, given bool) error {
+// compare tells what changes with a new version, for those who add one over another.
+func (d *pluginsDir) compare(ctx context.Context, w io.Writer, said core.PluginDetail) {
+	path := filepath.Join(d.dir, said.Name)
+	if _, err := os.Stat(path); err != nil {
+		return
+	}
+	former, err := pluginhost.Inspect(ctx, path, said.Name, d.mode)
+	if err != nil {
+		_, _ = fmt.Fprintf(w, "  in place  a file that does not say what it is: %s\n", printable(err.Error()))
+		return
+	}
+	_, _ = fmt.Fprintf(w, "  in place  %s\n", printable(former.Version))
+	for _, line := range offerChanges(former, said) {
+		_, _ = fmt.Fprintf(w, "  changes   %s\n", printable(line))
+	}
+}
+
+// offerChanges are the differences between two versions that an operator decides on.
+func offerChanges(former, next core.PluginDetail) []string {
+	if former.SHA256 == next.SHA256 {
+		return []string{"none: it is the same file"}
+	}
+	names := func(d core.PluginDetail) []string {
+		all := make([]string, 0, len(d.Commands))
+		for _, c := range d.Commands {
+			all = append(all, c.Name)
+		}
+		return all
+	}
+	var lines []string
+	tell := func(what string, from, in []string) {
+		for _, s := range from {
+			if !slices.Contains(in, s) {
+				lines = append(lines, what+" "+s)
+			}
+		}
+	}
+	tell("newly asks for", next.Needs, former.Needs)
+	tell("no longer asks for", former.Needs, next.Needs)
+	tell("adds command", names(next), names(former))
+	tell("drops command", names(former), names(next))
+	return lines
+}
+
+// lineFor is a plugin's line in plugins.lock, nil where there is none to be.
+func (d *pluginsDir) lineFor(said core.PluginDetail, grants []string, given bool) *lockfile.Entry {
 	if d.lock == nil && !d.locked && !given {
 		return nil
 	}
+	line := d.entryOf(said, grants, given)
+	return &line
+}
+
+// find is a plugin's line, where there is a lock and it stands there.
+func (d *pluginsDir) find(name string) (lockfile.Entry, bool) {
 	if d.lock == nil {
-		d.lock = new(lockfile.File)
+		return lockfile.Entry{}, false
 	}
-	if err := d.lock.Set(d.entryOf(said, grants, given)); err != nil {
-		return err
-	}
-	return d.lock.Save(d.dir)
+	return d.lock.Find(name)
 }
 
 // entryOf is a plugin's line. Without a word on grants it keeps those of the line
 // before, or takes from the configuration what the plugin asks for.
 func (d *pluginsDir) entryOf(said core.PluginDetail, grants []string, given bool) lockfile.Entry {
 	if !given {
-		if before, ok := d.lock.Find(said.Name); ok {
+		if before, ok := d.find(said.Name); ok {
 			grants = before.Grants
 		} else {
 			for _, g := range d.grants[said.Name] {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plugboard/plugboard/config"
 	"github.com/plugboard/plugboard/core/admin"
 )
 
@@ -31,7 +32,7 @@ in the plugins directory serve again, where there is one.
 
 func newPluginsDebug() *cobra.Command {
 	var at admin.Attachment
-	var o operatorOptions
+	var file, dataDir string
 	cmd := &cobra.Command{
 		Use:   "debug NAME",
 		Short: "Have a running server attach a plugin that runs under a debugger",
@@ -47,7 +48,8 @@ prints the whole command line when it is started with the argument debug; withou
 	f.StringVar(&at.Address, "address", "", "socket that the plugin listens on, as it printed it")
 	f.StringVar(&at.Network, "network", "unix", "network of the address; unix is the only one")
 	f.IntVar(&at.PID, "pid", 0, "the plugin's process, so that its end is noticed")
-	o.bind(cmd)
+	f.StringVar(&file, "config", "", "the server's configuration file, which says where its data is")
+	f.StringVar(&dataDir, "data_dir", "", "the server's data directory, instead of what its configuration says")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		if err := checkAuthorName(given[0]); err != nil {
 			return err
@@ -62,7 +64,7 @@ prints the whole command line when it is started with the argument debug; withou
 		if !isAlive(at) {
 			return usageError{fmt.Sprintf("no plugin listens on %s; start it with the argument debug, it prints where", at.Address)}
 		}
-		server, err := o.connect()
+		server, err := dialOperator(file, dataDir)
 		if err != nil {
 			return err
 		}
@@ -70,6 +72,18 @@ prints the whole command line when it is started with the argument debug; withou
 		return attached(cmd, server, given[0], at)
 	}
 	return cmd
+}
+
+// dialOperator finds the server that has this configuration, or this data directory.
+func dialOperator(file, dataDir string) (*admin.Client, error) {
+	if dataDir == "" {
+		loaded, err := config.Load(config.Options{File: file, Environ: os.Environ()})
+		if err != nil {
+			return nil, usageError{err.Error()}
+		}
+		dataDir = loaded.Config.DataDir
+	}
+	return admin.Dial(dataDir)
 }
 
 const (

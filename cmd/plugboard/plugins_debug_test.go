@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -131,8 +132,12 @@ func TestPluginsDebug(t *testing.T) {
 	dataDir := operate(t, s.plugins)
 	plugin, line := debugged(t, "echo")
 	for round, end := range []string{"Ctrl-C", "the plugin's end"} {
-		said, cancel, code := background(t, append(line, "--data-dir", dataDir)...)
-		wait(t, func() bool { t.Log(said()); return strings.Contains(said(), "echo is attached") })
+		said, cancel, code := background(t, append(line, "--data_dir", dataDir)...)
+		for deadline := time.Now().Add(patience); !strings.Contains(said(), "echo is attached"); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: not attached in time: %q", end, said())
+			}
+		}
 		got, err := s.client.Call(t.Context(), "echo", map[string]int{"n": round})
 		if want := `{"n":` + string(rune('0'+round)) + `}`; err != nil || string(got) != want {
 			t.Errorf("got %s (%v), want %s", got, err, want)
@@ -157,6 +162,8 @@ func TestPluginsDebug(t *testing.T) {
 		if _, err := s.client.Call(t.Context(), "echo", nil); err == nil {
 			t.Errorf("after %s echo still answers", end)
 		}
+		// Without a file the plugin's place goes, too, a moment later.
+		wait(t, func() bool { _, err := s.plugins.Plugin("echo"); return errors.Is(err, core.ErrNoPlugin) })
 	}
 }
 
@@ -179,7 +186,7 @@ func TestPluginsDebugRefuses(t *testing.T) {
 		{[]string{"rain", "--address", socket, "--network", "tcp"}, exitUsage, "--network must be unix"},
 		{[]string{"rain", "--address", filepath.Join(dir, "none")}, exitUsage, "no plugin listens on"},
 		{[]string{"rain", "--address", socket, "--pid", "2147483646"}, exitUsage, "no plugin listens on"},
-		{[]string{"rain", "--address", socket, "--data-dir", dir}, exitUnreachable, "no server runs over this data directory"},
+		{[]string{"rain", "--address", socket, "--data_dir", dir}, exitUnreachable, "no server runs over this data directory"},
 		{[]string{"rain", "--address", socket, "--config", filepath.Join(dir, "none.yaml")}, exitUsage, "none.yaml"},
 	} {
 		code, _, errOut := author(t.Context(), append([]string{"debug"}, c.args...)...)
@@ -191,7 +198,7 @@ func TestPluginsDebugRefuses(t *testing.T) {
 	s := scratch(t)
 	plugin, line := debugged(t, "echo")
 	line[1] = "ping"
-	code, _, errOut := author(t.Context(), append(line, "--data-dir", operate(t, s.plugins))...)
+	code, _, errOut := author(t.Context(), append(line, "--data_dir", operate(t, s.plugins))...)
 	if code != exitFailed || !strings.Contains(errOut, `it calls itself "echo"`) {
 		t.Errorf("got %d %s, want the server's reason (process %d)", code, errOut, plugin.Process.Pid)
 	}

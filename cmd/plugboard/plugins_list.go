@@ -11,7 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plugboard/plugboard/config"
 	"github.com/plugboard/plugboard/core/admin"
+	"github.com/plugboard/plugboard/core/pluginhost"
+	"github.com/plugboard/plugboard/core/pluginhost/lockfile"
 )
 
 func newPluginsList(o *operatorOptions) *cobra.Command {
@@ -120,12 +123,20 @@ and how it ended before: exit status, last lines of stderr, calls in flight.`,
 		if asJSON {
 			return printDocument(cmd.OutOrStdout(), p)
 		}
-		return printPlugin(cmd.OutOrStdout(), p, dump)
+		overview, err := c.Overview(ctx)
+		if err != nil {
+			return err
+		}
+		cfg, err := o.load()
+		if err != nil {
+			return err
+		}
+		return printPlugin(cmd.OutOrStdout(), p, howToGrant(p, cfg.Plugins, overview.Trust), dump)
 	}
 	return cmd
 }
 
-func printPlugin(out io.Writer, p admin.Plugin, dump bool) error {
+func printPlugin(out io.Writer, p admin.Plugin, grant string, dump bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
@@ -150,9 +161,7 @@ func printPlugin(out io.Writer, p admin.Plugin, dump bool) error {
 	row("license", p.License)
 	row("asks for", orDash(strings.Join(p.Needs, ", ")))
 	row("granted", orDash(strings.Join(p.Grants, ", ")))
-	if missing := missingGrants(p); len(missing) > 0 {
-		row("to grant all", fmt.Sprintf("plugins.grants.%s: [%s]", p.Name, strings.Join(append(slices.Clone(p.Grants), missing...), ", ")))
-	}
+	row("to grant all", grant)
 	if p.Former != nil {
 		row("former", p.Former.Version+" (plugboard plugins rollback "+p.Name+" brings it back)")
 	}
@@ -178,6 +187,40 @@ func missingGrants(p admin.Plugin) []string {
 		}
 	}
 	return missing
+}
+
+// howToGrant is the line that would grant a plugin what it misses beside what it has,
+// or "" where it misses nothing: in plugins.lock where that decides, else in the
+// configuration, which may also grant what is no capability, such as files.
+func howToGrant(p admin.Plugin, c config.Plugins, trust string) string {
+	missing := missingGrants(p)
+	if len(missing) == 0 {
+		return ""
+	}
+	named := c.Grants[p.Name]
+	if trust != pluginhost.TrustLocked {
+		return configLine(p.Name, slices.Concat(p.Grants, named, missing))
+	}
+	var before lockfile.Entry
+	if lock, err := lockfile.Load(c.Dir); err == nil {
+		before, _ = lock.Find(p.Name)
+	}
+	var one lockfile.File
+	line := lockfile.Entry{Name: p.Name, Version: p.Version, SHA256: p.SHA256, Grants: slices.Concat(p.Grants, before.Grants, missing)}
+	if err := one.Set(line); err != nil {
+		return configLine(p.Name, slices.Concat(p.Grants, named, missing)) // attached: no file, and so no line
+	}
+	_, text, _ := strings.Cut(strings.TrimSpace(string(one.Format())), "\n")
+	text = "in " + lockfile.Name + ": " + text
+	if _, ok := c.Grants[p.Name]; ok { // then both have to grant it
+		text += "; in the configuration: " + configLine(p.Name, slices.Concat(named, missing))
+	}
+	return text
+}
+
+func configLine(name string, grants []string) string {
+	slices.Sort(grants)
+	return fmt.Sprintf("plugins.grants.%s: [%s]", name, strings.Join(slices.Compact(grants), ", "))
 }
 
 func commandMarks(c admin.Command) string {

@@ -127,7 +127,10 @@ func newPluginsRollback(o *operatorOptions) *cobra.Command {
 		Long: `Have the running server put the version that ran before in the place of the one that
 runs; no call is lost. Then its file is put back into the plugins directory, and into
 plugins.lock where there is one, so that it also runs after the server's next start.
-The server keeps one former version of each plugin for as long as it runs.`,
+The server keeps one former version of each plugin for as long as it runs.
+
+With plugins.trust: locked the file and its line in plugins.lock decide what runs, so
+there they are what is changed, and --keep-file cannot be.`,
 		Example: `  plugboard plugins rollback weather
   plugboard plugins rollback weather --keep-file   # until the file changes or the server stops`,
 		Args: args(1, 1, "plugins rollback weather"),
@@ -147,32 +150,66 @@ The server keeps one former version of each plugin for as long as it runs.`,
 		defer c.Close()
 		ctx, cancel := context.WithTimeout(cmd.Context(), orderTimeout)
 		defer cancel()
-		v, err := c.Rollback(ctx, name)
+		v, err := d.switchBack(ctx, c, name, keep)
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%s %s serves again\n", name, printable(v.Version))
 		if keep {
-			return nil
-		}
-		part, err := d.bring(v.Path)
-		if err != nil {
+			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s %s serves again\n", name, printable(v.Version))
 			return err
 		}
-		defer func() { _ = os.Remove(part) }() // gone already once it is in its place
-		if d.lock != nil {
-			e, _ := d.lock.Find(name) // grants stay
-			if err := d.lock.Set(lockfile.Entry{Name: name, Version: v.Version, SHA256: v.SHA256, Grants: e.Grants}); err != nil {
-				return err
-			}
-			if err := d.lock.Save(d.dir); err != nil {
-				return err
-			}
+		if err := d.putBack(name, v); err != nil {
+			return fmt.Errorf("put the file of %s %s back: %w", name, v.Version, err)
 		}
-		if err := os.Rename(part, filepath.Join(d.dir, name)); err != nil {
-			return fmt.Errorf("put plugin into place: %w", err)
+		if err := awaitPlugin(ctx, cmd.ErrOrStderr(), c, name); err != nil {
+			return err
 		}
-		return awaitPlugin(ctx, cmd.ErrOrStderr(), c, name)
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s %s serves again\n", name, printable(v.Version))
+		return err
 	}
 	return cmd
+}
+
+// switchBack has the server run the former version, and says which that is. With
+// locked trust it only says which: there the server would refuse what the lock does
+// not name, and ends what the lock no longer names, so the file has to change first.
+func (d *pluginsDir) switchBack(ctx context.Context, c *admin.Client, name string, keep bool) (v admin.Version, err error) {
+	overview, err := c.Overview(ctx)
+	if err != nil {
+		return v, err
+	}
+	if overview.Trust != pluginhost.TrustLocked {
+		return c.Rollback(ctx, name)
+	}
+	if keep {
+		return v, usageError{"--keep-file cannot be with plugins.trust: locked, where the file and its line in plugins.lock decide what runs"}
+	}
+	p, err := c.Plugin(ctx, name)
+	if err != nil {
+		return v, err
+	}
+	if p.Former == nil {
+		return v, fmt.Errorf("roll plugin %q back: no former version is kept", name)
+	}
+	return *p.Former, nil
+}
+
+// putBack puts the server's copy of a version into the plugins directory, and into
+// plugins.lock, with its grants as they were. The hash is compared because whoever
+// runs this may read more than the server may.
+func (d *pluginsDir) putBack(name string, v admin.Version) error {
+	part, sum, err := d.bring(v.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(part) }() // gone already once it is in its place
+	if sum != v.SHA256 {
+		return fmt.Errorf("%s has sha256 %s, want %s", v.Path, sum, v.SHA256)
+	}
+	var line *lockfile.Entry
+	if d.lock != nil {
+		e, _ := d.lock.Find(name) // grants stay
+		line = &lockfile.Entry{Name: name, Version: v.Version, SHA256: v.SHA256, Grants: e.Grants}
+	}
+	return d.place(part, name, line)
 }
