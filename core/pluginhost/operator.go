@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -116,16 +117,27 @@ func (h *Host) Attach(ctx context.Context, name string, at core.PluginAttachment
 	if !pluginName.MatchString(name) {
 		return fmt.Errorf("attach plugin %q: the name does not match %s", name, pluginName)
 	}
-	v, err := h.find(name)
-	if err != nil {
-		if v = h.add(name, false); v == nil {
-			return shuttingDown()
+	for {
+		v, err := h.find(name)
+		if err != nil {
+			if v = h.add(name, false); v == nil {
+				return shuttingDown()
+			}
+		}
+		err = v.await(ctx, func(answer func(error)) { v.debug(at, answer) })
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, core.ErrNoPlugin):
+			return fmt.Errorf("attach plugin %q: %w", name, err)
+		}
+		// It was on its way out; another place of this name follows.
+		select {
+		case <-v.done:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	if err := v.await(ctx, func(answer func(error)) { v.debug(at, answer) }); err != nil {
-		return fmt.Errorf("attach plugin %q: %w", name, err)
-	}
-	return nil
 }
 
 // Detach lets go of an attached plugin; the file of this name serves again, where

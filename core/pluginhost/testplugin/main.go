@@ -277,6 +277,8 @@ func (s *session) run(ctx context.Context, call *pluginpb.Call) {
 		s.result(id, `{"a":`)
 	case "big":
 		s.result(id, `"`+strings.Repeat("x", params.N)+`"`)
+	default:
+		s.failure(id, "unknown_command", "no such behaviour")
 	}
 }
 

@@ -282,7 +282,7 @@ func (s *suite) badParams(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "", s.wrongCall(ctx, c.command.GetName(), []byte(`{"no_such_member_here":[{"a":1e400}]`), false)
+	return "", s.wrongCall(ctx, c.command.GetName(), []byte(`{"no_such_member_here":[{"a":-1e300}]}`), false)
 }
 
 func (s *suite) progressCheck(ctx context.Context) (string, error) {
