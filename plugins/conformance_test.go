@@ -8,6 +8,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"ping", "echo", "serverinfo", "usercount", "listcommands"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -124,7 +124,7 @@ func readSettings(text string) ([]byte, error) {
 	if !ok {
 		return []byte(text), nil
 	}
-	raw, err := os.ReadFile(file) //nolint:gosec // whoever starts the plugin names the file
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}

@@ -23,10 +23,10 @@ import (
 )
 
 const (
-	// SocketName is the operators' socket in the data directory, KeyName the file with
-	// what a client must show there.
+	// SocketName is the operators' socket in the data directory.
 	SocketName = "admin.sock"
-	KeyName    = "admin.key"
+	// KeyName is the file beside it with what a client must show there.
+	KeyName = "admin.key"
 
 	maxBody = 64 << 10
 	// maxOrder bounds an order that waits for plugins.
@@ -250,5 +250,5 @@ func answer(w http.ResponseWriter, v any) {
 }
 
 func encode(w io.Writer, v any) {
-	_ = json.NewEncoder(w).Encode(v) // the peer may be gone
+	_ = json.NewEncoder(w).Encode(v) //nolint:errchkjson // our own types always encode, and the peer may be gone
 }

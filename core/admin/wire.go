@@ -87,7 +87,7 @@ type Attachment struct {
 }
 
 // Problem is the answer of a request that was refused (RFC 9457).
-type Problem struct {
+type Problem struct { //nolint:errname // the name that RFC 9457 gives it
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Code   string `json:"code"` // denied, not_found, conflict or failed

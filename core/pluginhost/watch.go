@@ -78,7 +78,8 @@ func (w *watcher) watch(ctx context.Context, asked <-chan chan<- struct{}) {
 				timer.Reset(settleTime)
 			}
 			continue
-		case <-w.overflows(): // events were lost, which the next look makes up for
+		case err := <-w.overflows(): // events were lost, which the next look makes up for
+			w.log.Debug().Err(err).Msg("Events of the plugins directory were lost")
 			continue
 		case answer = <-asked:
 			w.forget()

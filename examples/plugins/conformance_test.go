@@ -8,6 +8,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"checksum", "reminders", "weather"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

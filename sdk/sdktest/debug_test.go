@@ -2,6 +2,7 @@ package sdktest_test
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -149,7 +150,7 @@ func TestDebugRefusesWhatItCannotServe(t *testing.T) {
 	} {
 		out, err := exec.Command(path, tt.args...).CombinedOutput()
 		var code int
-		if exit, ok := err.(*exec.ExitError); ok {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			code = exit.ExitCode()
 		}
 		if code != tt.code || !strings.Contains(string(out), tt.want) {

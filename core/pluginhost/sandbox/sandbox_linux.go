@@ -97,7 +97,7 @@ func launch(name string) error {
 			return err
 		}
 	}
-	err := syscall.Exec(p.Binary, []string{name}, env)
+	err := syscall.Exec(p.Binary, []string{name}, env) //nolint:gosec // what the host chose is to be run
 	if errors.Is(err, syscall.EACCES) {
 		return fmt.Errorf("execute plugin: %w (an interpreter outside /usr needs a grant such as exec:/opt/node/bin/node)", err)
 	}

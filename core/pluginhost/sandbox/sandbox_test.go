@@ -53,7 +53,7 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	base, err := os.MkdirTemp("", "sb") // short: sockets lie in it
+	base, err := os.MkdirTemp("", "sb") //nolint:usetesting // short: sockets lie in it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func (s *session) run(ctx context.Context, call *pluginpb.Call) {
 		s.send(&pluginpb.PluginMessage{})
 		s.result(id, `{}`)
 	case "child":
-		child := exec.Command("/proc/self/exe", "grandchild") //nolint:noctx // it is to outlive its parent
+		child := exec.Command("/proc/self/exe", "grandchild") // it is to outlive its parent
 		child.Stderr = os.NewFile(2, "stderr")
 		if err := child.Start(); err != nil {
 			s.failure(id, "command_failed", err.Error())

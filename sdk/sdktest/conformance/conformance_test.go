@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 // TestEachBreachFailsTheCheckThatNamesIt: a suite that lets everything pass proves
 // nothing.
 func TestEachBreachFailsTheCheckThatNamesIt(t *testing.T) {
+	t.Parallel()
 	for name, want := range map[string][]string{
 		"exits":   {"handshake", "description"},
 		"tcp":     {"handshake", "description"},

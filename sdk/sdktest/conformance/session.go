@@ -174,8 +174,8 @@ func (s *session) progress(m *pluginpb.Progress) {
 	if p == nil {
 		s.against("progress of the call %q, which is not in flight", quote(m.GetCallId()))
 	}
-	if m.Percent != nil && !(*m.Percent >= 0 && *m.Percent <= 100) {
-		s.against("progress of %v percent", *m.Percent)
+	if p := m.GetPercent(); !(p >= 0 && p <= 100) { // NaN is in no range
+		s.against("progress of %v percent", p)
 	}
 	if len(m.GetData()) > 0 && !jsontext.Value(m.GetData()).IsValid() {
 		s.against("progress that is not JSON: %s", quote(string(m.GetData())))
@@ -330,6 +330,6 @@ func (s *session) list(q *pluginpb.KVListRequest) *pluginpb.HostReply {
 			out.Entries = append(out.Entries, e)
 		}
 	}
-	slices.SortFunc(out.Entries, func(a, b *pluginpb.KVEntry) int { return strings.Compare(a.GetKey(), b.GetKey()) })
+	slices.SortFunc(out.GetEntries(), func(a, b *pluginpb.KVEntry) int { return strings.Compare(a.GetKey(), b.GetKey()) })
 	return &pluginpb.HostReply{Reply: &pluginpb.HostReply_KvList{KvList: out}}
 }
