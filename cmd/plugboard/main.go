@@ -23,7 +23,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plugboard/plugboard/core/admin"
-	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/fault"
 )
 
@@ -39,10 +38,7 @@ const (
 	exitCancelled   = 4
 )
 
-func main() {
-	sandbox.Main() // a launcher of a plugin ends here
-	os.Exit(run())
-}
+func main() { os.Exit(run()) }
 
 // run is main for tests, which run it inside their own process.
 func run() int {

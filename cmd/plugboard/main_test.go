@@ -18,7 +18,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/sdk/pluginpb"
 )
 
@@ -30,7 +29,6 @@ const envRunMain = "TEST_RUN_PLUGBOARD"
 const envPlugins = "TEST_PLUGINS"
 
 func TestMain(m *testing.M) {
-	sandbox.Main()
 	if os.Getenv(envRunMain) != "" {
 		os.Exit(run())
 	}

@@ -45,8 +45,7 @@ type Options struct {
 	Dir string
 	// Trust is TrustOwned or TrustLocked; "" takes TrustOwned.
 	Trust string
-	// Sandbox is how much is insisted on confining plugins; "" takes sandbox.Off. With
-	// any other the executable must call sandbox.Main first of all.
+	// Sandbox is how much is insisted on confining plugins; "" takes sandbox.Off.
 	Sandbox sandbox.Mode
 	// RunDir is the server's own directory for running them (0700): made if absent,
 	// swept at the start, emptied at the stop, locked meanwhile. A short path: sockets

@@ -33,7 +33,6 @@ const childEnv = "PLUGBOARD_TEST_HOST"
 var testBinary string
 
 func TestMain(m *testing.M) {
-	sandbox.Main()
 	if dirs := os.Getenv(childEnv); dirs != "" {
 		runHostUntilKilled(dirs)
 		return

@@ -16,8 +16,7 @@ import (
 // Inspect asks a file what it is: it runs a private copy of it, in the sandbox, as a
 // host would, up to its description, and ends it. SHA256 in the answer is of the
 // copy that said so. The name is the one that the plugin is to have. It belongs to
-// nobody's server and leaves nothing behind; an executable that calls it with a mode
-// other than sandbox.Off must call sandbox.Main first of all.
+// nobody's server and leaves nothing behind.
 func Inspect(ctx context.Context, file, name string, mode sandbox.Mode) (d core.PluginDetail, err error) {
 	if !pluginName.MatchString(name) {
 		return d, fmt.Errorf("inspect plugin: name %q does not match %s", name, pluginName)

@@ -26,7 +26,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/plugboard/plugboard/config"
-	"github.com/plugboard/plugboard/core/pluginhost/sandbox"
 	"github.com/plugboard/plugboard/core/server"
 	"github.com/plugboard/plugboard/sdk/e2ee"
 	"github.com/plugboard/plugboard/sdk/fault"
@@ -37,7 +36,6 @@ import (
 var plugins string
 
 func TestMain(m *testing.M) {
-	sandbox.Main()
 	dir, err := os.MkdirTemp("", "plugboard-test")
 	if err != nil {
 		panic(err)

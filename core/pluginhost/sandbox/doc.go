@@ -5,8 +5,8 @@
 // is only worth as much as this.
 //
 // The road: the host asks [Launch] how to start a plugin. That starts the server's own
-// executable again, whose main calls [Main] first; Main finds that it is a launcher,
-// puts the limits on itself and executes the plugin in its place. Nothing of this
+// executable again, which finds before its main that it is a launcher, puts the limits
+// on itself and executes the plugin in its place. Nothing of this
 // needs root, and nothing of it can be taken off again.
 //
 // A confined plugin may read and execute the system's software (/usr and its like),
@@ -16,5 +16,5 @@
 //
 // Only Linux has all of this. [Detect] says what a machine lacks; how much of it may
 // be lacking is the host's decision ([Mode]). The package starts no goroutine and owns
-// no state. Neighbours: pluginhost, and main of every executable that hosts plugins.
+// no state. Neighbours: pluginhost.
 package sandbox

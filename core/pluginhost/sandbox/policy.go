@@ -99,7 +99,7 @@ type Command struct {
 }
 
 // Launch is how to start a plugin under a policy, with name as its argv[0]. The
-// executable that calls it must call [Main] first of all.
+// executable that calls it is the launcher, too.
 func Launch(p Policy, name string) (Command, error) {
 	raw, err := json.Marshal(p)
 	if err != nil {

@@ -64,10 +64,12 @@ func Detect() Support {
 	return s
 }
 
-// Main must be the first that main does. In a launcher it does not return: it becomes
-// the plugin, or says in one line on stderr why not and exits with 126. Everywhere
-// else it returns at once.
-func Main() {
+// init makes every executable that links this package its own launcher: one that
+// merely forgot to ask in its main would start itself again and again in the place of
+// its plugins. Here it comes before main and before most other packages have been set
+// up, which saves each start some milliseconds. In a launcher it does not return: it
+// becomes the plugin, or says in one line on stderr why not and exits with 126.
+func init() {
 	if len(os.Args) != 2 || os.Args[0] != launcherName {
 		return
 	}

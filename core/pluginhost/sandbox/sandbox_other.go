@@ -9,6 +9,3 @@ const self = ""
 func Detect() Support {
 	return Support{Level: None, Missing: []string{"everything: only Linux has what confines a plugin"}}
 }
-
-// Main returns at once: there are no launchers here.
-func Main() {}
