@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ with params made from their schema; what is marked destructive is never called. 
 exit code is 1 when a check fails.`,
 		Example: `  plugboard plugins verify ./weather
   plugboard plugins verify ./weather --settings '{"city":"Oslo"}' --grant net
+  plugboard plugins verify ./weather --only drain,stop
   plugboard plugins verify build/* --json | jq -r '.checks[] | select(.outcome == "fail") | .id'`,
 		Args: func(_ *cobra.Command, given []string) error {
 			if len(given) == 0 {
@@ -42,6 +44,7 @@ exit code is 1 when a check fails.`,
 	f.StringVar(&o.settings, "settings", "", "settings for the plugin: a JSON object, or @ and a file with one")
 	f.StringSliceVar(&o.grants, "grant", nil, "what its process may reach: net, read:/path, write:/path, exec:/path")
 	f.StringVar(&o.mode, "sandbox", string(sandbox.Auto), "auto, require or off, as plugins.sandbox")
+	f.StringSliceVar(&o.only, "only", nil, "make only these checks, for example drain,stop")
 	f.BoolVar(&o.asJSON, "json", false, "one JSON object a line and file")
 	f.BoolVar(&o.verbose, "verbose", false, "show what the plugins print")
 	f.DurationVar(&o.timeout, "timeout", 3*time.Minute, "how long one plugin may take")
@@ -52,7 +55,7 @@ exit code is 1 when a check fails.`,
 // verifyOptions say how plugins are held against the contract.
 type verifyOptions struct {
 	name, settings, mode string
-	grants               []string
+	grants, only         []string
 	asJSON, verbose      bool
 	timeout              time.Duration
 }
@@ -60,6 +63,11 @@ type verifyOptions struct {
 func (o *verifyOptions) run(cmd *cobra.Command, files []string) error {
 	if o.name != "" && len(files) > 1 {
 		return usageError{"--name is for one file"}
+	}
+	for _, id := range o.only {
+		if !slices.Contains(conformance.IDs(), id) {
+			return usageError{fmt.Sprintf("--only has %q, which is no check; want %s", id, strings.Join(conformance.IDs(), ", "))}
+		}
 	}
 	var settings []byte
 	if o.settings != "" {
@@ -77,7 +85,7 @@ func (o *verifyOptions) run(cmd *cobra.Command, files []string) error {
 	}
 	bad := 0
 	for _, file := range files {
-		report, err := o.verify(cmd, conformance.Options{Path: file, Name: o.name, Settings: settings, Command: start})
+		report, err := o.verify(cmd, conformance.Options{Path: file, Name: o.name, Settings: settings, Command: start, Only: o.only})
 		if err != nil {
 			return err
 		}

@@ -214,8 +214,9 @@ func (g *generation) enter(ctx context.Context) error {
 }
 
 // set changes the state as the outside sees it. A generation takes calls, nil takes
-// none. A problem stays until the next generation, or note, replaces it.
-func (s *slot) set(state string, g *generation, problem string) {
+// none. A problem stays until the next generation, or note, replaces it. What is told
+// about the state is seen together with it.
+func (s *slot) set(state string, g *generation, problem string, about ...func(*core.PluginDetail)) {
 	s.mu.Lock()
 	former := s.current.Swap(g)
 	s.detail.State = state
@@ -227,6 +228,9 @@ func (s *slot) set(state string, g *generation, problem string) {
 	}
 	if g == nil {
 		s.detail.PID = 0
+	}
+	for _, tell := range about {
+		tell(&s.detail)
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})

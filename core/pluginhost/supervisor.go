@@ -312,8 +312,7 @@ func (v *supervisor) take(s *start, r startResult) {
 	if !g.attached {
 		v.timer.Reset(v.house.interval)
 	}
-	v.slot.set(StateReady, g, "")
-	v.slot.note(func(d *core.PluginDetail) {
+	v.slot.set(StateReady, g, "", func(d *core.PluginDetail) {
 		g.tell(d)
 		d.Since, d.Starts = now, d.Starts+1
 		d.Former = nil

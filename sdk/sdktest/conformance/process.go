@@ -84,7 +84,7 @@ func (s *suite) launch(ctx context.Context) (*process, pluginpb.PluginClient, er
 		GRPCDialOptions:  pluginpb.DialOptions(),
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
-		StartTimeout:     s.within(startLimit),
+		StartTimeout:     startLimit,
 		Logger:           hclog.NewNullLogger(),
 		SyncStdout:       &printer{p.out, "stdout"},
 		SyncStderr:       &printer{p.out, "stderr"},

@@ -213,6 +213,8 @@ func (s *session) beginAs(command string, params []byte, timeout time.Duration) 
 
 // await waits for the answer of a call.
 func (s *session) await(ctx context.Context, p *pending) (*pluginpb.PluginMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit+exitLimit) // no call has more time
+	defer cancel()
 	select {
 	case m := <-p.answered:
 		return m, nil

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/plugboard/plugboard/sdk/pluginpb"
@@ -38,6 +40,9 @@ type Options struct {
 	Output io.Writer
 	// OnCheck is told each check as it is done; nil is fine.
 	OnCheck func(Check)
+	// Only names the checks to make, by their [Check.ID]; nil makes all. Description and
+	// schemas are always made: what they find is what the others call.
+	Only []string
 }
 
 // suite is one run over one executable.
@@ -64,7 +69,8 @@ type skipped string
 func (s skipped) Error() string { return string(s) }
 
 // Run holds an executable against the contract. The error is about the run itself:
-// an executable that is none, a directory that cannot be made, or ctx that ended.
+// an executable that is none, a check that there is not, a directory that cannot be
+// made, or ctx that ended.
 // What the plugin does wrong stands in the report.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	path, err := filepath.Abs(o.Path)
@@ -77,6 +83,11 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
 		return nil, fmt.Errorf("check plugin: %s is not a regular, executable file", o.Path)
+	}
+	for _, id := range o.Only {
+		if !slices.ContainsFunc(checks(), func(c check) bool { return c.id == id }) {
+			return nil, fmt.Errorf("check plugin: there is no check %q; want one of %s", id, strings.Join(IDs(), ", "))
+		}
 	}
 	o.Path = path
 	if o.Name == "" {
@@ -92,6 +103,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		if ctx.Err() != nil {
 			break
 		}
+		if !o.makes(c.id) {
+			continue
+		}
 		report.Checks = append(report.Checks, s.run(ctx, c))
 		if o.OnCheck != nil {
 			o.OnCheck(report.Checks[len(report.Checks)-1])
@@ -102,6 +116,19 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	report.Version = clean(s.about.GetVersion())
 	return report, errors.Join(ctx.Err(), os.RemoveAll(root))
+}
+
+// IDs are the checks that there are, in the order in which they are made.
+func IDs() []string {
+	var ids []string
+	for _, c := range checks() {
+		ids = append(ids, c.id)
+	}
+	return ids
+}
+
+func (o *Options) makes(id string) bool {
+	return o.Only == nil || id == "description" || id == "schemas" || slices.Contains(o.Only, id)
 }
 
 // run makes one check, and sees to it that no process of it is left.
@@ -122,9 +149,6 @@ func (s *suite) run(ctx context.Context, c check) Check {
 	}
 	return out
 }
-
-// within is a limit as go-plugin is told it.
-func (s *suite) within(d time.Duration) time.Duration { return d }
 
 // open starts a process and its session, configured and ready.
 func (s *suite) open(ctx context.Context, grants ...string) (*process, *session, error) {
