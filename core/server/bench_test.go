@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 
@@ -111,19 +113,26 @@ func BenchmarkStoredDirect(b *testing.B) {
 	}
 }
 
-// share runs b.N rounds spread over n workers and reports their rate.
+// share runs b.N rounds spread over n workers and reports their rate, and how long a
+// round took at the median and the 99th percentile.
 func share(b *testing.B, n int, round func(worker int)) {
 	b.Helper()
+	times := make([]time.Duration, b.N)
 	b.ResetTimer()
 	var workers sync.WaitGroup
 	for i := range n {
 		workers.Go(func() {
 			for k := i; k < b.N; k += n {
+				begin := time.Now()
 				round(i)
+				times[k] = time.Since(begin)
 			}
 		})
 	}
 	workers.Wait()
 	b.StopTimer()
+	slices.Sort(times)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rounds/s")
+	b.ReportMetric(float64(quantile(times, 0.5).Microseconds()), "p50-µs")
+	b.ReportMetric(float64(quantile(times, 0.99).Microseconds()), "p99-µs")
 }
